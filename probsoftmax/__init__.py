@@ -1,0 +1,47 @@
+r"""Linear softmax classification, read as a probability model, in JAX.
+
+Bayes' rule, :math:`p(W \mid X, y) \propto p(y \mid X, W)\, p(W)`: scores :math:`\eta = XW + b` are unnormalised
+log-probabilities, their log-softmax is the likelihood, and a Gaussian on W is the prior. ``fit_mle`` maximises the
+likelihood, ``fit_map`` the product; every fit says how far, at most, it is from the optimum.
+
+>>> import probsoftmax as ps
+>>> data = ps.make_data([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
+>>> fit = ps.fit_map(data, ps.GaussianPrior(precision=1.0))
+>>> fit.status == ps.Status.CONVERGED
+Array(True, dtype=bool)
+"""
+
+from probsoftmax.data import Data as Data
+from probsoftmax.data import make_data as make_data
+from probsoftmax.likelihood import log_likelihood as log_likelihood
+from probsoftmax.likelihood import negative_log_likelihood as negative_log_likelihood
+from probsoftmax.linear import Params as Params
+from probsoftmax.linear import init_params as init_params
+from probsoftmax.linear import logits as logits
+from probsoftmax.linear import predict as predict
+from probsoftmax.linear import predict_log_proba as predict_log_proba
+from probsoftmax.linear import predict_proba as predict_proba
+from probsoftmax.losses import crammer_singer_hinge as crammer_singer_hinge
+from probsoftmax.losses import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+from probsoftmax.losses import softmax_cross_entropy as softmax_cross_entropy
+from probsoftmax.losses import (
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+)
+from probsoftmax.losses import weston_watkins_hinge as weston_watkins_hinge
+from probsoftmax.numerics import cross_entropy as cross_entropy
+from probsoftmax.numerics import entropy as entropy
+from probsoftmax.numerics import kl_divergence as kl_divergence
+from probsoftmax.numerics import log_softmax as log_softmax
+from probsoftmax.numerics import logsumexp as logsumexp
+from probsoftmax.numerics import softmax as softmax
+from probsoftmax.objective import log_joint as log_joint
+from probsoftmax.objective import map_objective as map_objective
+from probsoftmax.objective import mle_objective as mle_objective
+from probsoftmax.objective import svm_objective as svm_objective
+from probsoftmax.prior import GaussianPrior as GaussianPrior
+from probsoftmax.prior import log_prior as log_prior
+from probsoftmax.prior import precision_from_glmnet as precision_from_glmnet
+from probsoftmax.prior import precision_from_sklearn as precision_from_sklearn
+from probsoftmax.prior import precision_from_weight_decay as precision_from_weight_decay
+
+__version__ = "0.1.0"

@@ -1,0 +1,150 @@
+r"""The prior: independent Gaussians on the coefficients,
+
+.. math:: \log p(W) = \sum_{ij}\left[\tfrac12 \log\frac{\tau_{ij}}{2\pi} - \tfrac12 \tau_{ij} (W_{ij} - M_{ij})^2\right].
+
+The precision :math:`\tau` is on the scale of the *summed* negative log-likelihood. Other packages write the same
+penalty on other scales; the conversions at the end of this file are exact.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from probsoftmax.checks import check_broadcasts, check_floating
+from probsoftmax.linear import Params
+
+
+class GaussianPrior(NamedTuple):
+    """Gaussian prior on the coefficients, flat where a precision is 0 (the bias, by default).
+
+    A precision of 0 everywhere makes maximum a posteriori into maximum likelihood.
+    """
+
+    precision: Float[ArrayLike, "..."] = 1.0
+    """Precision of the weights; broadcasts to ``(d, k)``: one number, ``(d, 1)`` by feature, ``(k,)`` by class."""
+    bias_precision: Float[ArrayLike, "..."] = 0.0
+    """Precision of the bias around 0; broadcasts to ``(k,)``."""
+    mean: Float[ArrayLike, "..."] = 0.0
+    """Mean M of the weights; broadcasts to ``(d, k)``."""
+
+
+def log_prior(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
+    r"""Log-density of the coefficients, normalised where the precision is positive, in nats.
+
+    Args:
+        params: weights ``(d, k)`` and bias ``(k,)``.
+        prior: precisions and mean.
+
+    Returns:
+        A scalar. Entries with precision 0 (a flat, improper prior) contribute exactly 0.
+
+    Raises:
+        ValueError: a precision or mean that does not broadcast to its coefficients.
+
+    >>> from probsoftmax.linear import init_params
+    >>> print(log_prior(init_params(1, 2), GaussianPrior(precision=1.0)))  # 2 log N(0; 0, 1)
+    -1.837877
+    """
+    terms = expand(prior, params)
+    log_normaliser = _log_normaliser(terms.precision) + _log_normaliser(terms.bias_precision)
+    return log_normaliser - penalty(params, prior)
+
+
+def penalty(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
+    r"""Minus the log-prior without its constant: :math:`\tfrac12\sum\tau (W-M)^2 + \tfrac12\sum\tau_b b^2`, in nats.
+
+    Args:
+        params: weights ``(d, k)`` and bias ``(k,)``.
+        prior: precisions and mean.
+
+    Returns:
+        A scalar, at least 0.
+
+    >>> print(penalty(Params(jnp.array([[3.0, -1.0]]), jnp.zeros(2)), GaussianPrior(precision=2.0)))
+    10.0
+    """
+    terms = expand(prior, params)
+    deviation = params.weights - terms.mean
+    return 0.5 * (
+        jnp.sum(terms.precision * deviation**2) + jnp.sum(terms.bias_precision * params.bias**2)
+    )
+
+
+def expand(prior: GaussianPrior, params: Params) -> GaussianPrior:
+    """The same prior with one precision and one mean for each coefficient, in the coefficients' dtype."""
+    dtype = jnp.result_type(params.weights)
+    shape, bias_shape = jnp.shape(params.weights), jnp.shape(params.bias)
+    for name, value, target in (
+        ("prior.precision", prior.precision, shape),
+        ("prior.bias_precision", prior.bias_precision, bias_shape),
+        ("prior.mean", prior.mean, shape),
+    ):
+        check_floating(name, value)
+        check_broadcasts(name, value, target, "(that of the coefficients)")
+    return GaussianPrior(
+        jnp.broadcast_to(jnp.asarray(prior.precision, dtype), shape),
+        jnp.broadcast_to(jnp.asarray(prior.bias_precision, dtype), bias_shape),
+        jnp.broadcast_to(jnp.asarray(prior.mean, dtype), shape),
+    )
+
+
+def _log_normaliser(precision: Float[Array, "..."]) -> Float[Array, ""]:
+    proper = precision > 0
+    return 0.5 * jnp.sum(jnp.where(proper, jnp.log(jnp.where(proper, precision, 1) / (2 * jnp.pi)), 0))
+
+
+def precision_from_sklearn(C: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."]:  # noqa: N803 - scikit-learn's name
+    r"""Precision of scikit-learn's ``LogisticRegression(C=C)``: :math:`\tau = 1/C`.
+
+    With two classes scikit-learn keeps one vector :math:`w = w_1 - w_0`, whose penalty :math:`\tfrac12 \|w\|^2` is
+    that of the symmetric form at twice the precision: there :math:`\tau = 2/C`.
+
+    Args:
+        C: inverse strength of scikit-learn's penalty, > 0.
+
+    Returns:
+        Precision for three classes or more.
+
+    >>> precision_from_sklearn(4.0)
+    0.25
+    """
+    return 1 / C
+
+
+def precision_from_glmnet(lam: Float[ArrayLike, "..."], n: float) -> Float[ArrayLike, "..."]:
+    r"""Precision of glmnet's ridge penalty (``alpha = 0``): :math:`\tau = n\lambda`.
+
+    glmnet penalises standardised features unless told ``standardize = FALSE``; standardise them here as well.
+
+    Args:
+        lam: glmnet's lambda, on the mean loss.
+        n: number of examples, or the sum of their weights.
+
+    Returns:
+        Precision.
+
+    >>> precision_from_glmnet(0.25, n=100)
+    25.0
+    """
+    return lam * n
+
+
+def precision_from_weight_decay(decay: Float[ArrayLike, "..."], n: float) -> Float[ArrayLike, "..."]:
+    r"""Precision of a weight decay that is *added to the gradient* of a mean loss: :math:`\tau = n\,\mathrm{wd}`.
+
+    Decoupled decay (AdamW) is no Gaussian prior and has no precision. Most frameworks decay the bias as well: set
+    ``bias_precision`` to the same number then.
+
+    Args:
+        decay: weight decay on the mean loss.
+        n: number of examples, or the sum of their weights.
+
+    Returns:
+        Precision.
+
+    >>> precision_from_weight_decay(1e-2, n=1000)
+    10.0
+    """
+    return decay * n
