@@ -1,0 +1,41 @@
+"""How JAX is set for everything pytest runs here: the tests, and the examples in docstrings.
+
+Read before any test module is imported, so that nothing has started a device yet. The fixtures are in
+tests/conftest.py.
+"""
+
+import os
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Four devices on one CPU: rows can be sharded in the same run, and it costs no time.
+jax.config.update("jax_num_cpu_devices", 4)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs between runs, in pytest's own cache (`pytest --cache-clear` empties it).
+
+    Set in the environment too, so that the Python processes which tests start share it.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or config.cache is None:
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(autouse=True)
+def _docstrings_run_as_read(request: pytest.FixtureRequest):
+    """An example in a docstring runs in float32, as it will for the reader who types it."""
+    if isinstance(request.node, pytest.DoctestItem):
+        with jax.enable_x64(False):
+            yield
+    else:
+        yield
