@@ -69,8 +69,8 @@ def hessian(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, "d
     >>> print(hessian(init_params(1, 2), make_data([[2.0]], [0], num_classes=2), GaussianPrior()).reshape(4, 4))
     [[ 2.  -1.   0.5 -0.5]
      [-1.   2.  -0.5  0.5]
-     [ 0.5 -0.5  0.5 -0.5]
-     [-0.5  0.5 -0.5  0.5]]
+     [ 0.5 -0.5  0.25 -0.25]
+     [-0.5  0.5 -0.25  0.25]]
     """
     data = without_absent_rows(data)
     terms = expand(prior, params)
