@@ -52,7 +52,7 @@ docs: $(VENV)/.docs ## build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean: ## remove .venv and everything made from the sources
-	rm -rf $(VENV) report docs/_build build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) report docs/_build docs/notebooks build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------------------------------
