@@ -1,0 +1,237 @@
+r"""The one loop of the exact solvers: a direction, a line search, a look at whether it is over.
+
+An iteration is one pass: half of it for the scores of the direction, half for the gradient at the new point. A solver
+is a rule for the direction (:class:`DescentSolver`); everything else, and every claim a fit makes, is here.
+"""
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from probsoftmax.solvers.certificate import Decrement, certify, newton_decrement
+from probsoftmax.solvers.line_search import search
+from probsoftmax.solvers.problem import (
+    Problem,
+    centre,
+    flat_part,
+    gradient_of,
+    loss_and_residual,
+    penalty_of,
+    product,
+    recedes,
+    scores_of,
+)
+from probsoftmax.solvers.status import Status
+
+PATIENCE = 6
+"""Steps without any progress after which the dtype is exhausted."""
+
+
+class Solution(NamedTuple):
+    """Where a solver stopped, in the coordinates of its problem."""
+
+    theta: Float[Array, "k m"]
+    objective: Float[Array, ""]
+    gap: Float[Array, ""]
+    gradient: Float[Array, "k m"]
+    steps: Int[Array, ""]
+    passes: Int[Array, ""]
+    status: Int[Array, ""]
+
+
+class Solver(ABC):
+    """Settings of a solver: a frozen, hashable value, so that equal settings share one compiled program."""
+
+    standardise: ClassVar[bool] = True
+    """Whether the solver wants centred and scaled features; a learning rate is in the caller's units instead."""
+
+    @abstractmethod
+    def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
+        """Minimise from ``theta``."""
+
+
+class Point(NamedTuple):
+    """An iterate."""
+
+    theta: Float[Array, "k m"]
+    scores: Float[Array, "k n"]
+    objective: Float[Array, ""]
+    gradient: Float[Array, "k m"]
+
+
+class Direction(NamedTuple):
+    """A descent direction."""
+
+    theta: Float[Array, "k m"]
+    promise: Float[Array, ""]
+    """What the solver expects to be left to gain, in nats: half the squared decrement in its metric."""
+    memory: Any
+    passes: int
+    """How often X was read for it."""
+
+
+class DescentSolver(Solver):
+    """A solver that is a rule for directions."""
+
+    max_steps: int
+    tolerance: float | None
+    exact: ClassVar[bool] = False
+    """Whether the promise is the exact Newton decrement."""
+
+    @abstractmethod
+    def start(self, problem: Problem, point: Point) -> Any:
+        """The memory before the first step."""
+
+    @abstractmethod
+    def direction(self, problem: Problem, point: Point, memory: Any) -> Direction:
+        """Where to go from ``point``."""
+
+    @abstractmethod
+    def learn(self, memory: Any, before: Point, after: Point) -> Any:
+        """The memory after a step."""
+
+    def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
+        """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
+        return _descend(self, problem, theta)
+
+
+class _State(NamedTuple):
+    point: Point
+    memory: Any
+    target: Float[Array, ""]
+    """The promise at which the next look at the certificate is taken."""
+    promise: Float[Array, ""]
+    best: Float[Array, ""]
+    stalled: Int[Array, ""]
+    steps: Int[Array, ""]
+    passes: Int[Array, ""]
+    status: Int[Array, ""]
+    """``MAX_STEPS`` for as long as nothing else has ended the fit."""
+
+
+def _descend(solver: DescentSolver, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
+    theta = centre(problem, theta)
+    tolerance = default_tolerance(theta.dtype) if solver.tolerance is None else solver.tolerance
+    allowed = tolerance * problem.total_weight
+    point = _look(problem, theta)
+    zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
+    status = jnp.where(_is_finite(point), Status.MAX_STEPS, Status.DIVERGED).astype(jnp.int32)
+    memory = solver.start(problem, point)
+    state = _State(point, memory, allowed, infinite, infinite, zero, zero, zero + 1, status)
+
+    def running(state: _State) -> Bool[Array, ""]:
+        return (state.status == Status.MAX_STEPS) & (state.steps < solver.max_steps)
+
+    def promising(state: _State) -> Bool[Array, ""]:
+        return running(state) & (state.promise > state.target)
+
+    def unsettled(carry: tuple[_State, Float[Array, ""], Bool[Array, ""]]) -> Bool[Array, ""]:
+        state, _, looked = carry
+        return running(state) | ~looked
+
+    def round_of_steps(carry):
+        state = jax.lax.while_loop(promising, lambda s: _step(solver, problem, s), carry[0])
+        state, gap = _judge(solver, problem, state, allowed)
+        return state, gap, jnp.ones((), bool)
+
+    # The certificate is looked at once the solver believes itself done. Where it disagrees, the solver goes on and
+    # has to promise more before the next look.
+    state, gap, _ = jax.lax.while_loop(unsettled, round_of_steps, (state, infinite, jnp.zeros((), bool)))
+    return Solution(
+        state.point.theta,
+        state.point.objective,
+        gap,
+        state.point.gradient,
+        state.steps,
+        state.passes,
+        state.status,
+    )
+
+
+def default_tolerance(dtype: Any) -> Float[Array, ""]:
+    """Nats for each unit of weight: what a change of the objective must have to show in its own last digit."""
+    return jnp.finfo(dtype).eps
+
+
+def _look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
+    scores = scores_of(problem, theta)
+    loss, residual = loss_and_residual(problem, scores)
+    return Point(theta, scores, loss + penalty_of(problem, theta), gradient_of(problem, theta, residual))
+
+
+def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
+    before = state.point
+    direction = solver.direction(problem, before, state.memory)
+    delta = product(problem, direction.theta)
+    slope = jnp.sum(before.gradient * direction.theta)
+    found = search(problem, before.theta, before.scores, before.objective, direction.theta, delta, slope)
+    theta = before.theta + found.length * direction.theta
+    after = Point(
+        theta,
+        before.scores + found.length * delta,
+        found.value,
+        gradient_of(problem, theta, found.residual),
+    )
+    moved = found.accepted & _is_finite(after)
+    point = jax.tree.map(lambda new, old: jnp.where(moved, new, old), after, before)
+    eps = jnp.finfo(theta.dtype).eps
+    gained = before.objective - point.objective > 2 * eps * jnp.abs(before.objective)
+    progress = moved & (gained | (direction.promise < 0.9 * state.best))
+    stalled = jnp.where(progress, 0, state.stalled + 1)
+    status = jnp.where(stalled >= PATIENCE, Status.PRECISION_FLOOR, Status.MAX_STEPS)
+    separated = _separates(problem, point, direction.theta, delta)
+    return _State(
+        point,
+        solver.learn(direction.memory, before, point),
+        state.target,
+        direction.promise,
+        jnp.minimum(state.best, direction.promise),
+        stalled,
+        state.steps + 1,
+        state.passes + 1 + direction.passes,
+        jnp.where(separated, Status.SEPARATED, status).astype(jnp.int32),
+    )
+
+
+def _separates(problem, point, direction, delta):
+    """Whether the iterate or the last direction proves that there is no finite optimum."""
+
+    def look(_):
+        of_point = flat_part(problem, point.theta, point.scores)
+        return recedes(problem, of_point) | recedes(problem, flat_part(problem, direction, delta))
+
+    somewhere_flat = jnp.any(problem.precision[:, :-1] == 0)
+    return jax.lax.cond(somewhere_flat, look, lambda _: jnp.zeros((), bool), None)
+
+
+def _judge(solver, problem, state, allowed):
+    """Certify the iterate, and say how the fit ended if it did."""
+    certified = certify(problem, state.point.theta)
+    bounded = jnp.isfinite(certified.gap)
+    if solver.exact:
+        decrement, passes = state.promise, 0
+    else:
+        decrement, passes = jax.lax.cond(
+            bounded, lambda _: Decrement(allowed, jnp.zeros((), jnp.int32)), partial(newton_decrement, problem), certified
+        )
+    proven = jnp.where(bounded, certified.gap, decrement) <= allowed
+    alive = (state.status == Status.MAX_STEPS) | (state.status == Status.PRECISION_FLOOR)
+    status = jnp.where(alive & proven, Status.CONVERGED, state.status)
+    status = jnp.where(jnp.any(problem.absent), Status.SEPARATED, status)
+    ended = status != Status.MAX_STEPS
+    point = Point(certified.theta, certified.scores, certified.objective, certified.gradient)
+    return state._replace(
+        point=point,
+        target=jnp.minimum(state.target, 0.1 * state.promise),
+        promise=jnp.where(ended, state.promise, jnp.inf),
+        passes=state.passes + 1 + passes,
+        status=status.astype(jnp.int32),
+    ), certified.gap
+
+
+def _is_finite(point: Point) -> Bool[Array, ""]:
+    return jnp.isfinite(point.objective) & jnp.all(jnp.isfinite(point.gradient))

@@ -1,0 +1,100 @@
+r"""How far to go: a search along a line that costs no product with X.
+
+Scores are affine in the step, :math:`\eta(t) = \eta + t\,\delta`, so once :math:`\delta = D \tilde X^\top` is known
+(half a pass) the objective along the line,
+
+.. math::
+    \varphi'(t) = \sum_{ci} R_{ci}(t)\,\delta_{ci} + \sum \tau (\theta + t D - M) D, \qquad
+    \varphi''(t) = \sum_i s_i \mathrm{Var}_{p_i(t)}(\delta_i) + \sum \tau D^2,
+
+is elementwise work. It is convex: its derivative alone brackets the minimum, by a Newton iteration kept inside the
+bracket. Values decide nothing but the rare step that overshoots, for near the optimum the objective is a large sum
+whose last digits are noise (an Armijo test there refuses good steps), and a derivative is not.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from probsoftmax.numerics import softmax_and_complement
+from probsoftmax.solvers.problem import Problem, loss_and_residual
+
+CURVATURE = 0.5
+"""A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
+needs, since a trial costs so much less than the pass that follows it."""
+LONGER = 8.0
+"""How much longer the next trial may be while the minimum has not been bracketed."""
+TRIALS = 25
+
+
+class Step(NamedTuple):
+    """The point of a line that was looked at last."""
+
+    length: Float[Array, ""]
+    value: Float[Array, ""]
+    """The objective there."""
+    residual: Float[Array, "k n"]
+    accepted: Bool[Array, ""]
+
+
+class _Bracket(NamedTuple):
+    step: Step
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    following: Float[Array, ""]
+    trials: Int[Array, ""]
+
+
+def search(
+    problem: Problem,
+    theta: Float[Array, "k m"],
+    scores: Float[Array, "k n"],
+    objective: Float[Array, ""],
+    direction: Float[Array, "k m"],
+    delta: Float[Array, "k n"],
+    slope: Float[Array, ""],
+) -> Step:
+    """A step along ``direction``, whose scores are ``delta`` and whose slope at 0 is ``slope`` (negative).
+
+    The first trial is 1, what a Newton direction asks for.
+    """
+    deviation = theta - problem.mean
+    prior_value = 0.5 * jnp.sum(problem.precision * deviation**2)
+    prior_slope = jnp.sum(problem.precision * deviation * direction)
+    prior_curvature = jnp.sum(problem.precision * direction**2)
+    eps = jnp.finfo(scores.dtype).eps
+
+    def trial(bracket: _Bracket) -> _Bracket:
+        t = bracket.following
+        moved = scores + t * delta
+        loss, residual = loss_and_residual(problem, moved)
+        value = loss + prior_value + t * prior_slope + 0.5 * t**2 * prior_curvature
+        slope_here = jnp.sum(residual * delta) + prior_slope + t * prior_curvature
+        noise = 4 * eps * (jnp.sum(jnp.abs(residual * delta)) + jnp.abs(prior_slope))
+        usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
+        flat = jnp.abs(slope_here) <= jnp.maximum(CURVATURE * jnp.abs(slope), noise)
+        too_long = ~usable | (slope_here > 0)
+        lower = jnp.where(too_long, bracket.lower, t)
+        upper = jnp.where(too_long, t, bracket.upper)
+        newton = t - slope_here / (_variance(problem, moved, delta) + prior_curvature)
+        limit = jnp.where(jnp.isfinite(upper), upper, LONGER * lower)
+        middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), limit)
+        following = jnp.where((newton > lower) & (newton < limit), newton, middle)
+        step = Step(t, value, residual, usable & flat)
+        return _Bracket(step, lower, upper, following, bracket.trials + 1)
+
+    def unfinished(bracket: _Bracket) -> Bool[Array, ""]:
+        return ~bracket.step.accepted & (bracket.trials < TRIALS)
+
+    zero, one = jnp.zeros_like(objective), jnp.ones_like(objective)
+    nowhere = Step(zero, objective, jnp.zeros_like(scores), jnp.zeros((), bool))
+    start = _Bracket(nowhere, zero, jnp.inf * one, one, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, trial, start).step
+
+
+def _variance(problem: Problem, scores: Float[Array, "k n"], delta: Float[Array, "k n"]) -> Float[Array, ""]:
+    p, _ = softmax_and_complement(scores, (0,))
+    deviation = delta - jnp.sum(p * delta, axis=0)[None, :]
+    return jnp.sum(problem.weights * jnp.sum(p * deviation**2, axis=0))

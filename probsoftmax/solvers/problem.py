@@ -1,0 +1,202 @@
+r"""The objective as the solvers see it, and the only place where they sum over the rows of X.
+
+Coefficients are class-major, ``theta`` of shape ``(k, m)`` with m = d + 1 and the bias as the coefficient of a last
+column of ones; scores are ``(k, n)``. Softmax then reduces over the leading axis, and both products with X,
+
+.. math:: \eta = \theta \tilde X^\top, \qquad \nabla = R \tilde X, \quad R_{ci} = s_i (p_{ci} - y_{ci}),
+
+run at full speed. One of each is a *pass*.
+
+The features are centred and scaled here, which changes no fit: with :math:`x' = a x - c`,
+
+.. math:: x' W' + b' = x\,(a W') + (b' - c W'), \qquad \tau' = a^2 \tau, \quad M' = M / a,
+
+is the same family of scores with the same prior. Scales are powers of two, so nothing is rounded by them, and a fit
+in seconds or in years, in float32 or at 1e20, takes the same steps. Centring would mix W into a penalised bias, so
+it is left out where the bias has a prior.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from probsoftmax.curvature import HIGHEST, with_ones
+from probsoftmax.data import Data
+from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
+from probsoftmax.linear import Params
+from probsoftmax.prior import GaussianPrior, expand
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """Rows, prior and the change of coordinates of one fit."""
+
+    features: Float[Array, "n m"]
+    """Centred and scaled features, and a last column of ones."""
+    labels: Array
+    """As in ``Data``: ``(n,)`` classes or ``(n, k)`` probabilities."""
+    weights: Float[Array, " n"]
+    precision: Float[Array, "k m"]
+    """tau' in these coordinates; 0 where the prior is flat."""
+    mean: Float[Array, "k m"]
+    absent: Bool[Array, " k"]
+    """Classes without an example whose bias is flat. The likelihood only ever rises as such a bias falls, so there is
+    no finite optimum: the class is left out of the fit, and its bias put out of the dtype's sight at the end."""
+    scale: Float[Array, " d"]
+    """a, a power of two."""
+    offset: Float[Array, " d"]
+    """c; 0 where the bias has a prior."""
+    mixed: bool = field(metadata={"static": True})
+    """Whether the prior may be flat in some weights and not in others; a single precision never is."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(k, m), that of the coefficients."""
+        return self.precision.shape
+
+    @property
+    def total_weight(self) -> Float[Array, ""]:
+        """Sum of the weights: what the tolerances are multiplied by, so that they do not depend on n."""
+        return jnp.sum(self.weights)
+
+
+def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardise: bool) -> Problem:
+    """The problem of one fit in the dtype of ``params``; in the caller's own units unless ``standardise``."""
+    data = without_absent_rows(data)
+    terms = expand(prior, params)
+    features = data.features.astype(params.weights.dtype)
+    weights = data.weights.astype(features.dtype)
+    if standardise:
+        features, scale, offset = _standardise(features, weights, terms)
+    else:
+        scale, offset = jnp.ones(features.shape[1], features.dtype), jnp.zeros(features.shape[1], features.dtype)
+    precision = jnp.concatenate([terms.precision * scale[:, None] ** 2, terms.bias_precision[None, :]]).T
+    mean = jnp.concatenate([terms.mean / scale[:, None], jnp.zeros_like(terms.bias_precision)[None, :]]).T
+    labels = data.labels if data.labels.ndim == 1 else data.labels.astype(features.dtype)
+    absent = (_class_totals(labels, weights, data.num_classes) == 0) & (precision[:, -1] == 0)
+    mixed = jnp.ndim(prior.precision) > 0
+    return Problem(with_ones(features), labels, weights, precision, mean, absent, scale, offset, mixed)
+
+
+def _class_totals(labels, weights, num_classes):
+    if labels.ndim == 2:
+        return jnp.sum(weights[:, None] * labels, axis=0)
+    return jnp.zeros(num_classes, weights.dtype).at[labels].add(weights, mode="drop")
+
+
+def _standardise(features, weights, terms):
+    present = (weights > 0)[:, None]
+    first = _power_of_two(jnp.max(jnp.abs(features), axis=0))
+    features = features * first[None, :]
+    mean = jnp.sum(weights[:, None] * features, axis=0) / jnp.maximum(jnp.sum(weights), 1)
+    mean = jnp.where(jnp.any(terms.bias_precision != 0), 0, mean)
+    features = jnp.where(present, features - mean[None, :], 0)
+    # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
+    # so that neither the curvature of the data nor that of the prior can overflow.
+    second = _power_of_two(jnp.max(jnp.abs(features), axis=0))
+    stiffest = jnp.max(terms.precision, axis=1) * first**2
+    second = jnp.minimum(second, _power_of_two(jnp.sqrt(stiffest)))
+    return features * second[None, :], first * second, mean * second
+
+
+def _power_of_two(size: Float[Array, " d"]) -> Float[Array, " d"]:
+    """2 ** -round(log2(size)), 1 for a size of 0 (nothing to scale)."""
+    _, exponent = jnp.frexp(jnp.where(size > 0, size, 1))
+    return jnp.ldexp(jnp.ones_like(size), -exponent)
+
+
+def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
+    """Coefficients of the caller's units in those of the problem: W' = W / a, b' = b + c W'."""
+    weights = params.weights.astype(problem.features.dtype) / problem.scale[:, None]
+    bias = params.bias.astype(weights.dtype) + jnp.matmul(problem.offset, weights, precision=HIGHEST)
+    return jnp.concatenate([weights, bias[None, :]]).T
+
+
+def to_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
+    """The way back: W = a W', b = b' - c W'."""
+    weights, bias = theta[:, :-1].T, theta[:, -1]
+    bias = bias - jnp.matmul(problem.offset, weights, precision=HIGHEST)
+    return Params(weights * problem.scale[:, None], bias)
+
+
+def flat_features(problem: Problem) -> Bool[Array, " m"]:
+    """Features (the bias among them) that may be shifted by one number in all classes without any change."""
+    return jnp.all(problem.precision == 0, axis=0)
+
+
+def centre(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """The class-centred one of the coefficients that differ by a shift along a flat direction."""
+    shift = jnp.where(flat_features(problem), jnp.mean(theta, axis=0), 0)
+    return theta - shift[None, :]
+
+
+def scores_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:
+    """Scores of a point: half a pass. Absent classes are impossible ones."""
+    return jnp.where(problem.absent[:, None], -jnp.inf, product(problem, theta))
+
+
+def product(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:
+    """theta X^T, the change of the scores along a direction: half a pass."""
+    return jax.lax.dot_general(theta, problem.features, (((1,), (1,)), ((), ())), precision=HIGHEST)
+
+
+def pull(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, "k m"]:
+    """R X, a sum over the rows: half a pass."""
+    return jnp.matmul(residual, problem.features, precision=HIGHEST)
+
+
+def loss_and_residual(
+    problem: Problem, scores: Float[Array, "k n"]
+) -> tuple[Float[Array, ""], Float[Array, "k n"]]:
+    """The negative log-likelihood, and its gradient s (p - y) in the scores. No pass."""
+
+    def loss(z: Float[Array, "k n"]) -> Float[Array, ""]:
+        return jnp.sum(problem.weights * cross_entropy_of_labels(z.T, problem.labels))
+
+    return jax.value_and_grad(loss)(scores)
+
+
+def penalty_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, ""]:
+    """Half the sum of tau (theta - M)^2."""
+    return 0.5 * jnp.sum(problem.precision * (theta - problem.mean) ** 2)
+
+
+def gradient_of(
+    problem: Problem, theta: Float[Array, "k m"], residual: Float[Array, "k n"]
+) -> Float[Array, "k m"]:
+    """R X + tau (theta - M)."""
+    return pull(problem, residual) + problem.precision * (theta - problem.mean)
+
+
+def recedes(problem: Problem, delta: Float[Array, "k n"]) -> Bool[Array, ""]:
+    r"""Whether the likelihood only ever improves towards infinity along the direction with the scores ``delta``.
+
+    Far out along a direction the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit.
+    If that is 0 in every row, and some row is not indifferent to the direction, then the direction separates the
+    classes and there is no finite maximum of the likelihood. 0 is to be read as: to half the digits of the dtype.
+    """
+    present = ~problem.absent[:, None]
+    top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
+    bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
+    if problem.labels.ndim == 1:
+        classes = jax.lax.broadcasted_iota(problem.labels.dtype, delta.shape, 0)
+        wanted = jnp.sum(jnp.where(classes == problem.labels[None, :], delta, 0), axis=0)
+    else:
+        wanted = jnp.sum(problem.labels.T * delta, axis=0)
+    growth = jnp.sum(problem.weights * (top - wanted))
+    spread = jnp.sum(problem.weights * (top - bottom))
+    return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
+
+
+def flat_part(
+    problem: Problem, theta: Float[Array, "k m"], delta: Float[Array, "k n"]
+) -> Float[Array, "k n"]:
+    """The part of ``delta``, the scores of ``theta``, that comes from weights on which the prior is flat."""
+    if problem.mixed:
+        return product(problem, jnp.where(problem.precision == 0, theta, 0))
+    bias = theta[:, -1:]
+    weights = jnp.where(problem.precision[0, 0] == 0, delta - bias, 0)
+    return weights + jnp.where(problem.precision[:, -1:] == 0, bias, 0)
