@@ -13,6 +13,9 @@ Array(True, dtype=bool)
 
 from probsoftmax.data import Data as Data
 from probsoftmax.data import make_data as make_data
+from probsoftmax.fit import Fit as Fit
+from probsoftmax.fit import fit_map as fit_map
+from probsoftmax.fit import fit_mle as fit_mle
 from probsoftmax.likelihood import log_likelihood as log_likelihood
 from probsoftmax.likelihood import negative_log_likelihood as negative_log_likelihood
 from probsoftmax.linear import Params as Params
@@ -43,5 +46,11 @@ from probsoftmax.prior import log_prior as log_prior
 from probsoftmax.prior import precision_from_glmnet as precision_from_glmnet
 from probsoftmax.prior import precision_from_sklearn as precision_from_sklearn
 from probsoftmax.prior import precision_from_weight_decay as precision_from_weight_decay
+from probsoftmax.solvers import LBFGS as LBFGS
+from probsoftmax.solvers import FirstOrder as FirstOrder
+from probsoftmax.solvers import Minimized as Minimized
+from probsoftmax.solvers import Newton as Newton
+from probsoftmax.solvers import Status as Status
+from probsoftmax.solvers import minimize as minimize
 
 __version__ = "0.1.0"

@@ -1,4 +1,8 @@
-r"""Fits: maximum likelihood and maximum a posteriori, each with a certificate of its exactness."""
+r"""Fits: maximum likelihood and maximum a posteriori, each with a certificate of its exactness.
+
+One code path: MLE is MAP with precision 0. The fit is compiled once for every combination of shapes, dtype and solver
+settings; priors, data and starts are arguments of the compiled program, so a new value is no new trace.
+"""
 
 from functools import partial
 from typing import NamedTuple
@@ -10,65 +14,125 @@ from jaxtyping import Array, Float, Int
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
 from probsoftmax.linear import Params, init_params
-from probsoftmax.prior import GaussianPrior, expand
-from probsoftmax.solvers.descent import Solution, Solver
+from probsoftmax.numerics import compute_dtype
+from probsoftmax.prior import GaussianPrior
+from probsoftmax.solvers.descent import Solver
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
-from probsoftmax.solvers.problem import Problem, centre, make_problem, to_params, to_theta
+from probsoftmax.solvers.problem import (
+    gradient_in_units,
+    make_problem,
+    to_params,
+    to_theta,
+    with_absent_classes_out_of_sight,
+)
+
+DENSE = 400
+"""Up to so many coefficients a dense Hessian is the fastest way to an exact optimum."""
 
 
 class Fit(NamedTuple):
-    """A fit and what is known about it: arrays, so that it vmaps."""
+    """A fit and what is known about it. Arrays, so that it vmaps."""
 
     params: Params
     objective: Float[Array, ""]
     """The objective at ``params``, in nats."""
     gap: Float[Array, ""]
-    """At most so many nats above the minimum; inf where no bound exists (a flat prior)."""
+    """At most so many nats above the minimum: a rigorous bound. inf where the prior is flat and no bound exists."""
     gradient_norm: Float[Array, ""]
     """Largest entry of the gradient, in nats per unit of coefficient."""
     steps: Int[Array, ""]
     passes: Int[Array, ""]
-    """How often X was read: one product with X and one with its transpose are one pass."""
+    """How often X was read: one product with X and one with its transpose are one pass, and so is a Hessian."""
     status: Int[Array, ""]
-    """A ``Status``."""
+    """How the fit ended: a ``Status``."""
 
 
 def fit_mle(data: Data, *, solver: Solver | None = None, init: Params | None = None) -> Fit:
-    """docs later"""
-    dtype = _dtype(data)
-    return _fit(data, GaussianPrior(*(jnp.zeros((), dtype),) * 3), init, solver=solver)
+    r"""Maximum likelihood: minimises :math:`-\log p(y \mid X, W, b)`.
+
+    Classes that a direction separates have no finite maximum: the fit then stops at the first iterate that proves it
+    and says ``SEPARATED``. Of the solutions that differ by one number added to a feature (or the bias) in all classes the
+    class-centred one is returned.
+
+    Args:
+        data: n examples.
+        solver: ``Newton(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; by the number of coefficients if ``None``.
+        init: where to start; zeros if ``None``.
+
+    Returns:
+        A fit with ``gap = inf`` (a flat prior gives no bound) that is ``CONVERGED`` if the exact Newton decrement is below
+        the tolerance.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+
+    References:
+        Albert, Anderson (1984), On the existence of maximum likelihood estimates in logistic regression models.
+
+    >>> from probsoftmax.data import make_data
+    >>> fit = fit_mle(make_data([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1]))
+    >>> print(fit.objective.round(4))
+    2.3475
+    """
+    dtype = compute_dtype(data.features.dtype)
+    zero = jnp.zeros((), dtype)
+    return _fit(data, GaussianPrior(zero, zero, zero), init, solver=solver)
 
 
 def fit_map(
     data: Data, prior: GaussianPrior, *, solver: Solver | None = None, init: Params | None = None
 ) -> Fit:
-    """docs later"""
-    dtype = _dtype(data)
+    r"""Maximum a posteriori: minimises :math:`-\log p(y \mid X, W, b) + \tfrac12 \sum \tau (W - M)^2`.
+
+    Args:
+        data: n examples.
+        prior: precisions and mean; arrays under ``vmap`` and ``grad`` as well as numbers. The bias is flat by default.
+        solver: ``Newton(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; by the number of coefficients if ``None``.
+        init: where to start; zeros if ``None``.
+
+    Returns:
+        A fit whose ``gap`` bounds how far its objective is from the minimum. ``CONVERGED`` if that is below the
+        tolerance, ``PRECISION_FLOOR`` if the dtype cannot reach it. A declared class without any example has no finite
+        flat bias: ``SEPARATED``, its probability below what the dtype can tell from 0, the rest fitted exactly.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+
+    >>> from probsoftmax.data import make_data
+    >>> data = make_data([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
+    >>> fit = fit_map(data, GaussianPrior(precision=1.0))
+    >>> print(fit.objective.round(4), bool(fit.gap < 1e-6))
+    2.5057 True
+    """
+    dtype = compute_dtype(data.features.dtype)
+    # One dtype for 1, 1.0 and np.float32(1): one trace.
     prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
     return _fit(data, prior, init, solver=solver)
 
 
-def _dtype(data):
-    return jnp.promote_types(data.features.dtype, jnp.float32)
-
-
 @partial(jax.jit, static_argnames="solver")
-def _fit(data, prior, init, *, solver):
-    d, k = data.features.shape[1], data.num_classes
-    params = init_params(d, k, _dtype(data)) if init is None else init
+def _fit(data: Data, prior: GaussianPrior, init: Params | None, *, solver: Solver | None) -> Fit:
+    check_shape("data.features", data.features, (None, None), "(examples, features)")
+    (_, d), k = data.features.shape, data.num_classes
+    params = init_params(d, k, compute_dtype(data.features.dtype)) if init is None else init
+    check_shape("init.weights", params.weights, (d, k), "(features, classes)")
+    check_shape("init.bias", params.bias, (k,), "(classes)")
     solver = choose_solver(d, k) if solver is None else solver
     problem = make_problem(data, prior, params, standardise=solver.standardise)
     solution = solver.solve(problem, to_theta(problem, params))
-    return _report(problem, solution)
+    theta = with_absent_classes_out_of_sight(problem, solution.theta)
+    return Fit(
+        to_params(problem, theta),
+        solution.objective,
+        solution.gap,
+        jnp.max(jnp.abs(gradient_in_units(problem, solution.gradient))),
+        solution.steps,
+        solution.passes,
+        solution.status,
+    )
 
 
-def _report(problem, solution):
-    theta = centre(problem, solution.theta)
-    gradient = jnp.concatenate([problem.scale, jnp.ones_like(problem.scale[:1])])
-    grad = solution.gradient / gradient[None, :]
-    return Fit(to_params(problem, theta), solution.objective, solution.gap, jnp.max(jnp.abs(grad)), solution.steps, solution.passes, solution.status)
-
-
-def choose_solver(d, k):
-    return Newton() if (d + 1) * k <= 400 else LBFGS()
+def choose_solver(d: int, k: int) -> Solver:
+    """The solver that is used if none is named: by the number of coefficients."""
+    return Newton() if (d + 1) * k <= DENSE else LBFGS()

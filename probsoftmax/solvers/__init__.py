@@ -2,6 +2,9 @@
 
 from probsoftmax.solvers.descent import Solution as Solution
 from probsoftmax.solvers.descent import Solver as Solver
+from probsoftmax.solvers.first_order import FirstOrder as FirstOrder
 from probsoftmax.solvers.lbfgs import LBFGS as LBFGS
+from probsoftmax.solvers.minimize import Minimized as Minimized
+from probsoftmax.solvers.minimize import minimize as minimize
 from probsoftmax.solvers.newton import Newton as Newton
 from probsoftmax.solvers.status import Status as Status

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST, softmax_tangent
 from probsoftmax.numerics import softmax_and_complement
@@ -114,17 +114,32 @@ def _with_stationary_bias(problem, theta, scores):
     return theta, scores
 
 
-class Decrement(NamedTuple):
-    """The exact Newton decrement and what it cost."""
+class Verdict(NamedTuple):
+    """Whether a point is optimal to a tolerance, and what it cost to know."""
 
-    value: Float[Array, ""]
+    optimal: Bool[Array, ""]
     passes: Int[Array, ""]
 
 
-def newton_decrement(problem: Problem, point: Certified) -> Decrement:
-    r"""Half the squared Newton decrement, :math:`\tfrac12 \nabla^\top H^{-1} \nabla`, by conjugate gradients.
+def judge(problem: Problem, point: Certified, allowed: Float[Array, ""]) -> Verdict:
+    """By the gap where there is one, by the exact Newton decrement where the prior is flat."""
 
-    The iterates' :math:`\tfrac12 \nabla^\top x_j` increase to it; they are followed until the residual is a
+    def by_gap(point: Certified) -> Verdict:
+        return Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
+
+    def by_decrement(point: Certified) -> Verdict:
+        decrement, passes = newton_decrement(problem, point)
+        return Verdict(decrement <= allowed, passes)
+
+    return jax.lax.cond(jnp.isfinite(point.gap), by_gap, by_decrement, point)
+
+
+def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    r"""Half the squared Newton decrement, :math:`\tfrac12 \nabla^\top H^{-1} \nabla`, and the passes it took.
+
+    By conjugate gradients, no matrix formed.
+
+    Their iterates' :math:`\tfrac12 \nabla^\top x_j` increase to it; they are followed until the residual is a
     thousandth of the gradient in the norm of the diagonal of H.
     """
     p, q = softmax_and_complement(point.scores, (0,))
@@ -154,4 +169,4 @@ def newton_decrement(problem: Problem, point: Certified) -> Decrement:
     rho = jnp.sum(r * z)
     state = (jnp.zeros_like(r), r, z, rho, rho, jnp.zeros((), jnp.int32))
     x, _, _, _, _, step = jax.lax.while_loop(unfinished, iterate, state)
-    return Decrement(0.5 * jnp.sum(point.gradient * x), step + 1)
+    return 0.5 * jnp.sum(point.gradient * x), step

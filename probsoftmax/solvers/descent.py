@@ -5,25 +5,23 @@ is a rule for the direction (:class:`DescentSolver`); everything else, and every
 """
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.certificate import Decrement, certify, newton_decrement
+from probsoftmax.solvers.certificate import certify, judge
 from probsoftmax.solvers.line_search import search
 from probsoftmax.solvers.problem import (
     Problem,
     centre,
-    flat_part,
     gradient_of,
     loss_and_residual,
     penalty_of,
     product,
-    recedes,
     scores_of,
+    separates,
 )
 from probsoftmax.solvers.status import Status
 
@@ -183,7 +181,7 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     progress = moved & (gained | (direction.promise < 0.9 * state.best))
     stalled = jnp.where(progress, 0, state.stalled + 1)
     status = jnp.where(stalled >= PATIENCE, Status.PRECISION_FLOOR, Status.MAX_STEPS)
-    separated = _separates(problem, point, direction.theta, delta)
+    separated = separates(problem, point.theta, point.scores) | separates(problem, direction.theta, delta)
     return _State(
         point,
         solver.learn(direction.memory, before, point),
@@ -197,28 +195,15 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     )
 
 
-def _separates(problem, point, direction, delta):
-    """Whether the iterate or the last direction proves that there is no finite optimum."""
-
-    def look(_):
-        of_point = flat_part(problem, point.theta, point.scores)
-        return recedes(problem, of_point) | recedes(problem, flat_part(problem, direction, delta))
-
-    somewhere_flat = jnp.any(problem.precision[:, :-1] == 0)
-    return jax.lax.cond(somewhere_flat, look, lambda _: jnp.zeros((), bool), None)
-
-
 def _judge(solver, problem, state, allowed):
     """Certify the iterate, and say how the fit ended if it did."""
     certified = certify(problem, state.point.theta)
-    bounded = jnp.isfinite(certified.gap)
     if solver.exact:
-        decrement, passes = state.promise, 0
+        # The promise is the decrement of the point that the last step left: it is better by now.
+        bounded = jnp.isfinite(certified.gap)
+        proven, passes = jnp.where(bounded, certified.gap, state.promise) <= allowed, 0
     else:
-        decrement, passes = jax.lax.cond(
-            bounded, lambda _: Decrement(allowed, jnp.zeros((), jnp.int32)), partial(newton_decrement, problem), certified
-        )
-    proven = jnp.where(bounded, certified.gap, decrement) <= allowed
+        proven, passes = judge(problem, certified, allowed)
     alive = (state.status == Status.MAX_STEPS) | (state.status == Status.PRECISION_FLOOR)
     status = jnp.where(alive & proven, Status.CONVERGED, state.status)
     status = jnp.where(jnp.any(problem.absent), Status.SEPARATED, status)

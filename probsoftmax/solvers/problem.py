@@ -122,6 +122,19 @@ def to_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
     return Params(weights * problem.scale[:, None], bias)
 
 
+def gradient_in_units(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """A gradient in the caller's units, features measured from their means: dE/dW = (dE/dW') / a."""
+    return gradient / jnp.concatenate([problem.scale, jnp.ones_like(problem.scale[:1])])[None, :]
+
+
+def with_absent_classes_out_of_sight(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """Biases of absent classes so low that their probability on any row is below the square of the dtype's epsilon."""
+    best_present = jnp.min(jnp.max(scores_of(problem, theta), axis=0))
+    own = jnp.max(product(problem, theta), axis=1)
+    sunk = theta[:, -1] + (best_present - own) + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
+    return centre(problem, theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1])))
+
+
 def flat_features(problem: Problem) -> Bool[Array, " m"]:
     """Features (the bias among them) that may be shifted by one number in all classes without any change."""
     return jnp.all(problem.precision == 0, axis=0)
@@ -171,13 +184,26 @@ def gradient_of(
     return pull(problem, residual) + problem.precision * (theta - problem.mean)
 
 
-def recedes(problem: Problem, delta: Float[Array, "k n"]) -> Bool[Array, ""]:
-    r"""Whether the likelihood only ever improves towards infinity along the direction with the scores ``delta``.
+def separates(problem: Problem, direction: Float[Array, "k m"], delta: Float[Array, "k n"]) -> Bool[Array, ""]:
+    r"""Whether a direction, whose scores are ``delta``, proves that there is no finite optimum.
 
-    Far out along a direction the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit.
-    If that is 0 in every row, and some row is not indifferent to the direction, then the direction separates the
-    classes and there is no finite maximum of the likelihood. 0 is to be read as: to half the digits of the dtype.
+    Far out along it the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit. If that is 0
+    in every row, and some row is not indifferent to the direction, the likelihood only ever improves: the direction
+    separates the classes. Only the part of it on which the prior is flat may be used. 0 is to be read as: to half the
+    digits of the dtype, for the last step of a fit runs along such a direction up to what is left to fit.
+
+    An iterate is a direction too, from the origin: one that classifies every row with a positive margin is the proof
+    of a complete separation.
     """
+
+    def look(delta: Float[Array, "k n"]) -> Bool[Array, ""]:
+        return _recedes(problem, _flat_part(problem, direction, delta))
+
+    somewhere_flat = jnp.any(problem.precision[:, :-1] == 0)
+    return jax.lax.cond(somewhere_flat, look, lambda _: jnp.zeros((), bool), delta)
+
+
+def _recedes(problem, delta):
     present = ~problem.absent[:, None]
     top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
     bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
@@ -191,9 +217,7 @@ def recedes(problem: Problem, delta: Float[Array, "k n"]) -> Bool[Array, ""]:
     return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
 
 
-def flat_part(
-    problem: Problem, theta: Float[Array, "k m"], delta: Float[Array, "k n"]
-) -> Float[Array, "k n"]:
+def _flat_part(problem, theta, delta):
     """The part of ``delta``, the scores of ``theta``, that comes from weights on which the prior is flat."""
     if problem.mixed:
         return product(problem, jnp.where(problem.precision == 0, theta, 0))
