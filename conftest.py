@@ -20,11 +20,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Set in the environment too, so that the Python processes which tests start share it.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or config.cache is None:
+    cache = getattr(config, "cache", None)  # there is none under `-p no:cacheprovider`
+    if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     settings = {
-        "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_compilation_cache_dir": str(cache.mkdir("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,  # a single operation is compiled too
     }
     for name, value in settings.items():
         jax.config.update(name, value)
