@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
 from probsoftmax.linear import Params, init_params
 from probsoftmax.numerics import compute_dtype
+from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.descent import Solver
+from probsoftmax.solvers.implicit import tangent_of_optimum
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
 from probsoftmax.solvers.problem import (
@@ -118,9 +121,13 @@ def _fit(data: Data, prior: GaussianPrior, init: Params | None, *, solver: Solve
     params = init_params(d, k, compute_dtype(data.features.dtype)) if init is None else init
     check_shape("init.weights", params.weights, (d, k), "(features, classes)")
     check_shape("init.bias", params.bias, (k,), "(classes)")
-    solver = choose_solver(d, k) if solver is None else solver
-    problem = make_problem(data, prior, params, standardise=solver.standardise)
-    solution = solver.solve(problem, to_theta(problem, params))
+    return _optimum(data, prior, params, choose_solver(d, k) if solver is None else solver)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
+    problem = make_problem(data, prior, init, standardise=solver.standardise)
+    solution = solver.solve(problem, to_theta(problem, init))
     theta = with_absent_classes_out_of_sight(problem, solution.theta)
     return Fit(
         to_params(problem, theta),
@@ -131,6 +138,19 @@ def _fit(data: Data, prior: GaussianPrior, init: Params | None, *, solver: Solve
         solution.passes,
         solution.status,
     )
+
+
+@_optimum.defjvp
+def _optimum_jvp(solver, primals, tangents):
+    """The optimum by the implicit function theorem; its objective by the envelope theorem; what is known about it is
+    a constant, and so is where it started."""
+    fit = _optimum(*primals, solver)
+    inputs, moves = primals[:2], tangents[:2]
+    params = tangent_of_optimum(fit.params, inputs, moves)
+    _, objective = jax.jvp(partial(map_objective, fit.params), inputs, moves)
+    constant = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (fit.steps, fit.passes, fit.status))
+    zero = jnp.zeros_like(fit.gap)
+    return fit, Fit(params, objective, zero, zero, *constant)
 
 
 def choose_solver(d: int, k: int) -> Solver:

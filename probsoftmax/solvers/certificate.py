@@ -95,14 +95,18 @@ def _with_stationary_bias(problem, theta, scores):
         off = -jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
         own = jnp.sum(problem.weights[None, :] * p * q, axis=1) + tau
         # Adding the direction of ones to a matrix that is flat along it leaves the step class-centred.
-        hessian = jnp.where(jnp.eye(k, dtype=bool), jnp.diag(own), off) + jnp.where(flat, jnp.mean(own) / k, 0)
+        hessian = jnp.where(jnp.eye(k, dtype=bool), jnp.diag(own), off) + jnp.where(
+            flat, jnp.mean(own) / k, 0
+        )
         root = jax.lax.rsqrt(jnp.where(own > 0, own, 1))
         scaled = hessian * root[:, None] * root[None, :] + 4 * k * eps * jnp.eye(k, dtype=own.dtype)
         step_bias = -root * jnp.linalg.solve(scaled, root * gradient)
         direction = jnp.zeros_like(theta).at[:, -1].set(step_bias)
         delta = jnp.broadcast_to(step_bias[:, None], scores.shape)
         slope = jnp.sum(gradient * step_bias)
-        found = search(problem, theta, scores, loss + penalty_of(problem, theta), direction, delta, slope)
+        found = search(
+            problem, theta, scores, loss + penalty_of(problem, theta), direction, delta, slope
+        )
         better = bias_gradient(theta + found.length * direction, found.residual)
         # Rounding ends it: the next gradient is no smaller.
         improved = found.accepted & (jnp.max(jnp.abs(better)) < jnp.max(jnp.abs(gradient)))

@@ -138,7 +138,9 @@ def _descend(solver: DescentSolver, problem: Problem, theta: Float[Array, "k m"]
 
     # The certificate is looked at once the solver believes itself done. Where it disagrees, the solver goes on and
     # has to promise more before the next look.
-    state, gap, _ = jax.lax.while_loop(unsettled, round_of_steps, (state, infinite, jnp.zeros((), bool)))
+    state, gap, _ = jax.lax.while_loop(
+        unsettled, round_of_steps, (state, infinite, jnp.zeros((), bool))
+    )
     return Solution(
         state.point.theta,
         state.point.objective,
@@ -158,7 +160,9 @@ def default_tolerance(dtype: Any) -> Float[Array, ""]:
 def _look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
     scores = scores_of(problem, theta)
     loss, residual = loss_and_residual(problem, scores)
-    return Point(theta, scores, loss + penalty_of(problem, theta), gradient_of(problem, theta, residual))
+    return Point(
+        theta, scores, loss + penalty_of(problem, theta), gradient_of(problem, theta, residual)
+    )
 
 
 def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
@@ -166,7 +170,9 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     direction = solver.direction(problem, before, state.memory)
     delta = product(problem, direction.theta)
     slope = jnp.sum(before.gradient * direction.theta)
-    found = search(problem, before.theta, before.scores, before.objective, direction.theta, delta, slope)
+    found = search(
+        problem, before.theta, before.scores, before.objective, direction.theta, delta, slope
+    )
     theta = before.theta + found.length * direction.theta
     after = Point(
         theta,
@@ -181,7 +187,9 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     progress = moved & (gained | (direction.promise < 0.9 * state.best))
     stalled = jnp.where(progress, 0, state.stalled + 1)
     status = jnp.where(stalled >= PATIENCE, Status.PRECISION_FLOOR, Status.MAX_STEPS)
-    separated = separates(problem, point.theta, point.scores) | separates(problem, direction.theta, delta)
+    separated = separates(problem, point.theta, point.scores) | separates(
+        problem, direction.theta, delta
+    )
     return _State(
         point,
         solver.learn(direction.memory, before, point),

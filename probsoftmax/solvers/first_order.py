@@ -44,7 +44,9 @@ class FirstOrder(Solver):
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Take the steps, then look at the certificate."""
         k, _ = problem.shape
-        prior = GaussianPrior(problem.precision[:, :-1].T, problem.precision[:, -1], problem.mean[:, :-1].T)
+        prior = GaussianPrior(
+            problem.precision[:, :-1].T, problem.precision[:, -1], problem.mean[:, :-1].T
+        )
         data = Data(problem.features[:, :-1], problem.labels, problem.weights, k)
         total = problem.total_weight
 
@@ -53,9 +55,13 @@ class FirstOrder(Solver):
 
         carry = start(Params(theta[:, :-1].T, theta[:, -1]), self.optimizer, None, data)
         key = jax.random.key(self.seed)
-        carry, trace = scan_steps(carry, data, key, mean_objective, self.optimizer, self.batch_size, self.steps)
+        carry, trace = scan_steps(
+            carry, data, key, mean_objective, self.optimizer, self.batch_size, self.steps
+        )
         found = jnp.concatenate([carry.params.weights, carry.params.bias[None, :]]).T
-        batches = 1 if self.batch_size is None else math.ceil(data.features.shape[0] / self.batch_size)
+        batches = (
+            1 if self.batch_size is None else math.ceil(data.features.shape[0] / self.batch_size)
+        )
         passes = -(-jnp.sum(trace.evaluations) // batches) + 1
         finite = jnp.all(jnp.isfinite(found))
         point = certify(problem, centre(problem, jnp.where(finite, found, theta)))

@@ -66,7 +66,9 @@ class LBFGS(DescentSolver):
         """Minus the recursion's inverse Hessian times the gradient."""
         # Steps 1, 2, 4, 8, ...: the fit moves less and less.
         due = (memory.iteration & (memory.iteration - 1)) == 0
-        metric = jax.lax.cond(due, lambda _: kronecker_metric(problem, point.scores), lambda m: m, memory.metric)
+        metric = jax.lax.cond(
+            due, lambda _: kronecker_metric(problem, point.scores), lambda m: m, memory.metric
+        )
         memory = memory._replace(metric=metric, iteration=memory.iteration + 1)
         step = -two_loop(memory, point.gradient)
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
@@ -97,7 +99,9 @@ def kronecker_metric(problem: Problem, scores: Float[Array, "k n"]) -> Metric:
     p, q = softmax_and_complement(scores, (0,))
     weighted = problem.weights[None, :] * p
     spread = -jnp.matmul(weighted, p.T, precision=HIGHEST)
-    spread = jnp.where(jnp.eye(p.shape[0], dtype=bool), jnp.sum(weighted * q, axis=1)[:, None], spread)
+    spread = jnp.where(
+        jnp.eye(p.shape[0], dtype=bool), jnp.sum(weighted * q, axis=1)[:, None], spread
+    )
     sigma, classes = jnp.linalg.eigh(spread / problem.total_weight)
     squares = jnp.matmul(problem.weights[None, :], problem.features**2, precision=HIGHEST)[0]
     tau = jnp.mean(problem.precision, axis=0)

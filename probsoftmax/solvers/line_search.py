@@ -94,7 +94,9 @@ def search(
     return jax.lax.while_loop(unfinished, trial, start).step
 
 
-def _variance(problem: Problem, scores: Float[Array, "k n"], delta: Float[Array, "k n"]) -> Float[Array, ""]:
+def _variance(
+    problem: Problem, scores: Float[Array, "k n"], delta: Float[Array, "k n"]
+) -> Float[Array, ""]:
     p, _ = softmax_and_complement(scores, (0,))
     deviation = delta - jnp.sum(p * delta, axis=0)[None, :]
     return jnp.sum(problem.weights * jnp.sum(p * deviation**2, axis=0))

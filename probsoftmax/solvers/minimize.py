@@ -86,7 +86,9 @@ def minimize(
         ValueError: a negative number of steps, or minibatches without data or without a key.
 
     >>> import optax
-    >>> result = minimize(lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(2), optax.sgd(0.25), steps=30)
+    >>> result = minimize(
+    ...     lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(2), optax.sgd(0.25), steps=30
+    ... )
     >>> print(result.params)
     [3. 3.]
     """
@@ -157,7 +159,9 @@ def scan_steps(
 
         # A line search has already evaluated the point that it accepted (with minibatches: of another function).
         if batch_size is None and _stores_value_and_gradient(carry.state):
-            value, gradient = optax.value_and_grad_from_state(value_of)(carry.params, state=carry.state)
+            value, gradient = optax.value_and_grad_from_state(value_of)(
+                carry.params, state=carry.state
+            )
             evaluations = jnp.where(carry.step == 0, 1, 0)
         else:
             value, gradient = jax.value_and_grad(value_of)(carry.params)
@@ -166,7 +170,9 @@ def scan_steps(
             gradient, carry.state, carry.params, value=value, grad=gradient, value_fn=value_of
         )
         params = optax.apply_updates(carry.params, updates)
-        evaluations += sum(count for _, count in optax.tree.get_all_with_path(state, "num_linesearch_steps"))
+        evaluations += sum(
+            count for _, count in optax.tree.get_all_with_path(state, "num_linesearch_steps")
+        )
         trace = Trace(value, optax.tree.norm(gradient, jnp.inf), evaluations)
         return Carry(params, state, carry.order, carry.step + 1), trace
 
@@ -193,6 +199,8 @@ def _next_batch(carry: Carry, data: Data | None, key: PRNGKeyArray | None, batch
     positions = place * batch_size + jnp.arange(batch_size)
     there = positions < n
     rows = order[jnp.minimum(positions, n - 1)]
-    weights = jnp.where(there, data.weights[rows], 0) * (n / jnp.sum(there).astype(data.weights.dtype))
+    weights = jnp.where(there, data.weights[rows], 0) * (
+        n / jnp.sum(there).astype(data.weights.dtype)
+    )
     batch = Data(data.features[rows], data.labels[rows], weights, data.num_classes, data.classes)
     return Carry(carry.params, carry.state, order, carry.step), batch

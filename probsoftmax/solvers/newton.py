@@ -32,23 +32,32 @@ class Newton(DescentSolver):
 
     def direction(self, problem: Problem, point: Point, memory: None) -> Direction:
         """Newton's direction, class-centred where the prior is flat."""
-        k, m = problem.shape
-        hessian = hessian_of_scores(problem.features, point.scores, problem.weights)
-        # Along a flat direction (one number added to a feature in all classes) the Hessian is singular and the
-        # gradient 0. A ridge on just these directions leaves the class-centred Newton step as it is.
-        curvature = jnp.mean(jnp.einsum("kdkd->dk", hessian), axis=1) / k
-        ridge = jnp.where(flat_features(problem), curvature, 0)
-        classes = jnp.ones((k, k), hessian.dtype)
-        gauge = classes[:, None, :, None] * jnp.diag(ridge)[None, :, None, :]
-        matrix = (hessian + gauge).reshape(k * m, k * m) + jnp.diag(problem.precision.reshape(-1))
-        step = solve_semidefinite(matrix, -point.gradient.reshape(-1)).reshape(k, m)
+        matrix = dense_hessian(problem, point.scores)
+        step = solve_semidefinite(matrix, -point.gradient.reshape(-1)).reshape(problem.shape)
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), None, 1)
 
     def learn(self, memory: None, before: Point, after: Point) -> None:
         """Nothing to remember."""
 
 
-def solve_semidefinite(matrix: Float[Array, "m m"], right: Float[Array, " m"]) -> Float[Array, " m"]:
+def dense_hessian(problem: Problem, scores: Float[Array, "k n"]) -> Float[Array, "km km"]:
+    """The Hessian as a matrix, with a ridge on the directions that are flat by construction.
+
+    Along them (one number added to a feature in all classes) the Hessian is singular and every gradient 0. The ridge
+    is orthogonal to all else, so the class-centred solution is as if it were not there.
+    """
+    k, m = problem.shape
+    hessian = hessian_of_scores(problem.features, scores, problem.weights)
+    curvature = jnp.mean(jnp.einsum("kdkd->dk", hessian), axis=1) / k
+    ridge = jnp.where(flat_features(problem), curvature, 0)
+    features = jnp.arange(m)
+    hessian = hessian.at[:, features, :, features].add(ridge[:, None, None])
+    return hessian.reshape(k * m, k * m) + jnp.diag(problem.precision.reshape(-1))
+
+
+def solve_semidefinite(
+    matrix: Float[Array, "m m"], right: Float[Array, " m"]
+) -> Float[Array, " m"]:
     """Solution of a consistent positive semidefinite system, whatever the units of its variables.
 
     Scaled to a unit diagonal, so that a ridge of a few roundings makes the factorisation safe where features are
@@ -68,7 +77,9 @@ def solve_semidefinite(matrix: Float[Array, "m m"], right: Float[Array, " m"]) -
         return ~jnp.all(jnp.isfinite(carry[1])) & (carry[0] < 1)
 
     first = jnp.asarray(4 * m * jnp.finfo(matrix.dtype).eps, matrix.dtype)
-    ridge, lower = jax.lax.while_loop(failed, lambda c: (100 * c[0], factor(100 * c[0])), (first, factor(first)))
+    ridge, lower = jax.lax.while_loop(
+        failed, lambda c: (100 * c[0], factor(100 * c[0])), (first, factor(first))
+    )
     target = root * right
 
     def refine(_: int, x: Float[Array, " m"]) -> Float[Array, " m"]:

@@ -72,13 +72,22 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     if standardise:
         features, scale, offset = _standardise(features, weights, terms)
     else:
-        scale, offset = jnp.ones(features.shape[1], features.dtype), jnp.zeros(features.shape[1], features.dtype)
-    precision = jnp.concatenate([terms.precision * scale[:, None] ** 2, terms.bias_precision[None, :]]).T
-    mean = jnp.concatenate([terms.mean / scale[:, None], jnp.zeros_like(terms.bias_precision)[None, :]]).T
+        scale, offset = (
+            jnp.ones(features.shape[1], features.dtype),
+            jnp.zeros(features.shape[1], features.dtype),
+        )
+    precision = jnp.concatenate(
+        [terms.precision * scale[:, None] ** 2, terms.bias_precision[None, :]]
+    ).T
+    mean = jnp.concatenate(
+        [terms.mean / scale[:, None], jnp.zeros_like(terms.bias_precision)[None, :]]
+    ).T
     labels = data.labels if data.labels.ndim == 1 else data.labels.astype(features.dtype)
     absent = (_class_totals(labels, weights, data.num_classes) == 0) & (precision[:, -1] == 0)
     mixed = jnp.ndim(prior.precision) > 0
-    return Problem(with_ones(features), labels, weights, precision, mean, absent, scale, offset, mixed)
+    return Problem(
+        with_ones(features), labels, weights, precision, mean, absent, scale, offset, mixed
+    )
 
 
 def _class_totals(labels, weights, num_classes):
@@ -111,7 +120,9 @@ def _power_of_two(size: Float[Array, " d"]) -> Float[Array, " d"]:
 def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
     """Coefficients of the caller's units in those of the problem: W' = W / a, b' = b + c W'."""
     weights = params.weights.astype(problem.features.dtype) / problem.scale[:, None]
-    bias = params.bias.astype(weights.dtype) + jnp.matmul(problem.offset, weights, precision=HIGHEST)
+    bias = params.bias.astype(weights.dtype) + jnp.matmul(
+        problem.offset, weights, precision=HIGHEST
+    )
     return jnp.concatenate([weights, bias[None, :]]).T
 
 
@@ -127,7 +138,9 @@ def gradient_in_units(problem: Problem, gradient: Float[Array, "k m"]) -> Float[
     return gradient / jnp.concatenate([problem.scale, jnp.ones_like(problem.scale[:1])])[None, :]
 
 
-def with_absent_classes_out_of_sight(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
+def with_absent_classes_out_of_sight(
+    problem: Problem, theta: Float[Array, "k m"]
+) -> Float[Array, "k m"]:
     """Biases of absent classes so low that their probability on any row is below the square of the dtype's epsilon."""
     best_present = jnp.min(jnp.max(scores_of(problem, theta), axis=0))
     own = jnp.max(product(problem, theta), axis=1)
@@ -184,7 +197,9 @@ def gradient_of(
     return pull(problem, residual) + problem.precision * (theta - problem.mean)
 
 
-def separates(problem: Problem, direction: Float[Array, "k m"], delta: Float[Array, "k n"]) -> Bool[Array, ""]:
+def separates(
+    problem: Problem, direction: Float[Array, "k m"], delta: Float[Array, "k n"]
+) -> Bool[Array, ""]:
     r"""Whether a direction, whose scores are ``delta``, proves that there is no finite optimum.
 
     Far out along it the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit. If that is 0

@@ -1,0 +1,107 @@
+r"""Derivatives of a fit by the implicit function theorem; no differentiation through the iterations.
+
+An optimum :math:`\hat\theta(\rho)` of :math:`E(\theta; \rho)` stays stationary as the inputs :math:`\rho` (precisions, prior
+mean, features, weights, soft labels) move, so
+
+.. math:: d\hat\theta = -H^{-1} \left[\partial_\rho \nabla_\theta E\right] d\rho .
+
+The bracket is the tangent of the closed-form gradient at fixed :math:`\theta`; the solve with H is symmetric, so one
+rule serves forward and reverse mode. Along the directions on which E is flat the bracket is 0, and so is the answer:
+the class-centred optimum moves within the class-centred ones.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probsoftmax.curvature import HIGHEST, gradient, hessian_of_scores, softmax_tangent
+from probsoftmax.data import Data
+from probsoftmax.linear import Params
+from probsoftmax.prior import GaussianPrior
+from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric
+from probsoftmax.solvers.newton import dense_hessian, solve_semidefinite
+from probsoftmax.solvers.problem import (
+    Problem,
+    make_problem,
+    product,
+    pull,
+    scores_of,
+    to_params,
+    to_theta,
+)
+
+DENSE = 1000
+"""Up to so many coefficients the Hessian is factorised; above, conjugate gradients in the Kronecker metric."""
+SOLVE_STEPS = 1000
+
+
+def tangent_of_optimum(
+    params: Params,
+    primals: tuple[Data, GaussianPrior],
+    tangents: tuple[Data, GaussianPrior],
+) -> Params:
+    """How the optimum ``params`` of ``primals`` moves with them: :math:`-H^{-1}` times the tangent of the gradient.
+
+    Args:
+        params: the optimum.
+        primals: data and prior.
+        tangents: of data and prior.
+
+    Returns:
+        The tangent of ``params``.
+    """
+    problem = jax.lax.stop_gradient(make_problem(*primals, params, standardise=True))
+    theta = jax.lax.stop_gradient(to_theta(problem, params))
+    _, moved = jax.jvp(lambda data, prior: gradient(params, data, prior), primals, tangents)
+    # theta -> params is linear (the offset belongs to the features); its transpose takes the gradient along.
+    (right,) = jax.linear_transpose(lambda v: to_params(problem, v), theta)(moved)
+    step = solve_hessian(problem, theta, -right)
+    return to_params(problem, step)
+
+
+def solve_hessian(
+    problem: Problem, theta: Float[Array, "k m"], right: Float[Array, "k m"]
+) -> Float[Array, "k m"]:
+    """H^-1 times ``right``, for a right-hand side without a part along the flat directions; linear in it."""
+    scores = scores_of(problem, theta)
+    k, m = problem.shape
+
+    def curved(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        moved = softmax_tangent(scores, product(problem, v), 0)
+        return pull(problem, problem.weights[None, :] * moved) + problem.precision * v
+
+    if k * m <= DENSE:
+        matrix = dense_hessian(problem, scores)
+
+        def solve(_, b: Float[Array, "k m"]) -> Float[Array, "k m"]:
+            return solve_semidefinite(matrix, b.reshape(-1)).reshape(k, m)
+    else:
+        metric = kronecker_metric(problem, scores)
+
+        def solve(matvec, b: Float[Array, "k m"]) -> Float[Array, "k m"]:
+            return _conjugate_gradients(matvec, b, lambda r: apply_inverse(metric, r))
+
+    return jax.lax.custom_linear_solve(curved, right, solve, symmetric=True)
+
+
+def _conjugate_gradients(matvec, right, preconditioner):
+    """To the floor of the dtype: the right-hand side is small, its solution is a derivative."""
+    eps = jnp.finfo(right.dtype).eps
+
+    def unfinished(state):
+        _, _, _, rho, start, step = state
+        return (rho > (100 * eps) ** 2 * start) & (step < SOLVE_STEPS)
+
+    def iterate(state):
+        x, r, direction, rho, start, step = state
+        curved = matvec(direction)
+        alpha = rho / jnp.sum(direction * curved)
+        x, r = x + alpha * direction, r - alpha * curved
+        z = preconditioner(r)
+        following = jnp.sum(r * z)
+        return x, r, z + following / rho * direction, following, start, step + 1
+
+    z = preconditioner(right)
+    rho = jnp.sum(right * z)
+    state = (jnp.zeros_like(right), right, z, rho, rho, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, iterate, state)[0]
