@@ -39,8 +39,8 @@ format: $(VENV)/.test ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-notebooks: $(VENV)/.notebooks ## run notebooks/*.py and keep the results in the .ipynb beside each
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+notebooks: $(VENV)/.notebooks ## run each notebooks/NN_*.py into the .ipynb beside it
+	$(BIN)/python notebooks/execute.py
 
 bench: $(VENV)/.bench ## time the fits against other packages
 	$(BIN)/python -m benchmarks
