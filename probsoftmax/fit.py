@@ -55,8 +55,8 @@ def fit_mle(data: Data, *, solver: Solver | None = None, init: Params | None = N
     r"""Maximum likelihood: minimises :math:`-\log p(y \mid X, W, b)`.
 
     Classes that a direction separates have no finite maximum: the fit then stops at the first iterate that proves it
-    and says ``SEPARATED``. Of the solutions that differ by one number added to a feature (or the bias) in all classes the
-    class-centred one is returned.
+    and says ``SEPARATED``. Of the solutions that differ by one number added to a feature (or the bias) in all classes
+    the class-centred one is returned.
 
     Args:
         data: n examples.
@@ -64,8 +64,8 @@ def fit_mle(data: Data, *, solver: Solver | None = None, init: Params | None = N
         init: where to start; zeros if ``None``.
 
     Returns:
-        A fit with ``gap = inf`` (a flat prior gives no bound) that is ``CONVERGED`` if the exact Newton decrement is below
-        the tolerance.
+        A fit with ``gap = inf`` (a flat prior gives no bound) that is ``CONVERGED`` if the exact Newton decrement is
+        below the tolerance.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -142,13 +142,17 @@ def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> 
 
 @_optimum.defjvp
 def _optimum_jvp(solver, primals, tangents):
-    """The optimum by the implicit function theorem; its objective by the envelope theorem; what is known about it is
-    a constant, and so is where it started."""
+    """The optimum by the implicit function theorem, its objective by the envelope theorem.
+
+    What is known about it is a constant, and so is where it started.
+    """
     fit = _optimum(*primals, solver)
     inputs, moves = primals[:2], tangents[:2]
     params = tangent_of_optimum(fit.params, inputs, moves)
     _, objective = jax.jvp(partial(map_objective, fit.params), inputs, moves)
-    constant = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (fit.steps, fit.passes, fit.status))
+    constant = jax.tree.map(
+        lambda x: np.zeros(x.shape, jax.dtypes.float0), (fit.steps, fit.passes, fit.status)
+    )
     zero = jnp.zeros_like(fit.gap)
     return fit, Fit(params, objective, zero, zero, *constant)
 

@@ -28,19 +28,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST, softmax_tangent
 from probsoftmax.numerics import softmax_and_complement
-from probsoftmax.solvers.line_search import search
 from probsoftmax.solvers.problem import (
     Problem,
+    evaluate,
     flat_features,
     gradient_of,
-    loss_and_residual,
     penalty_of,
     product,
     pull,
     scores_of,
 )
+from probsoftmax.solvers.semidefinite import solve_semidefinite
 
-BIAS_STEPS = 20
+BIAS_TRIALS = 40
 DECREMENT_STEPS = 200
 
 
@@ -57,7 +57,7 @@ class Certified(NamedTuple):
 def certify(problem: Problem, theta: Float[Array, "k m"]) -> Certified:
     """The point with its biases made stationary, and its duality gap: one pass."""
     theta, scores = _with_stationary_bias(problem, theta, scores_of(problem, theta))
-    loss, residual = loss_and_residual(problem, scores)
+    loss, residual, _ = evaluate(problem, scores)
     gradient = gradient_of(problem, theta, residual)
     objective = loss + penalty_of(problem, theta)
     return Certified(theta, scores, objective, gradient, _gap(problem, gradient, residual))
@@ -74,48 +74,50 @@ def _gap(problem, gradient, residual):
     return jnp.where(bounded, jnp.sum(terms), jnp.inf)
 
 
+class _Biases(NamedTuple):
+    shift: Float[Array, " k"]
+    """Of the biases, from where they were."""
+    step: Float[Array, " k"]
+    """What is to be tried next."""
+    norm: Float[Array, ""]
+    """Of the gradient at ``shift``, squared."""
+    trials: Int[Array, ""]
+
+
 def _with_stationary_bias(problem, theta, scores):
     """Newton steps on the biases alone: k numbers, scores shifted by them, X untouched."""
-    tau, flat = problem.precision[:, -1], flat_features(problem)[-1]
-    eps = jnp.finfo(scores.dtype).eps
-    k = theta.shape[0]
+    tau, deviation = problem.precision[:, -1], (theta - problem.mean)[:, -1]
+    size = jnp.abs(deviation) + 1
 
-    def bias_gradient(theta, residual):
-        return jnp.sum(residual, axis=1) + tau * (theta[:, -1] - problem.mean[:, -1])
+    def unfinished(state: _Biases) -> Bool[Array, ""]:
+        significant = jnp.any(jnp.abs(state.step) > jnp.finfo(scores.dtype).eps * size)
+        return (significant | (state.trials == 0)) & (state.trials < BIAS_TRIALS)
 
-    def unfinished(state):
-        _, _, step, moving = state
-        return moving & (step < BIAS_STEPS)
+    def trial(state: _Biases) -> _Biases:
+        shift = state.shift + state.step
+        _, residual, p = evaluate(problem, scores + shift[:, None])
+        gradient = jnp.sum(residual, axis=1) + tau * (deviation + shift)
+        norm = jnp.sum(gradient**2)
+        # A Newton step, shortened until it leads down; the first trial is where the biases are.
+        better = norm < state.norm
+        step = jnp.where(better, -_solve_for_bias(problem, p, gradient), 0.25 * state.step)
+        shift = jnp.where(better, shift, state.shift)
+        return _Biases(shift, step, jnp.where(better, norm, state.norm), state.trials + 1)
 
-    def newton(state):
-        theta, scores, step, _ = state
-        loss, residual = loss_and_residual(problem, scores)
-        gradient = bias_gradient(theta, residual)
-        p, q = softmax_and_complement(scores, (0,))
-        off = -jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
-        own = jnp.sum(problem.weights[None, :] * p * q, axis=1) + tau
-        # Adding the direction of ones to a matrix that is flat along it leaves the step class-centred.
-        hessian = jnp.where(jnp.eye(k, dtype=bool), jnp.diag(own), off) + jnp.where(
-            flat, jnp.mean(own) / k, 0
-        )
-        root = jax.lax.rsqrt(jnp.where(own > 0, own, 1))
-        scaled = hessian * root[:, None] * root[None, :] + 4 * k * eps * jnp.eye(k, dtype=own.dtype)
-        step_bias = -root * jnp.linalg.solve(scaled, root * gradient)
-        direction = jnp.zeros_like(theta).at[:, -1].set(step_bias)
-        delta = jnp.broadcast_to(step_bias[:, None], scores.shape)
-        slope = jnp.sum(gradient * step_bias)
-        found = search(
-            problem, theta, scores, loss + penalty_of(problem, theta), direction, delta, slope
-        )
-        better = bias_gradient(theta + found.length * direction, found.residual)
-        # Rounding ends it: the next gradient is no smaller.
-        improved = found.accepted & (jnp.max(jnp.abs(better)) < jnp.max(jnp.abs(gradient)))
-        length = jnp.where(improved, found.length, 0)
-        return theta + length * direction, scores + length * delta, step + 1, improved
+    zero = jnp.zeros_like(tau)
+    start = _Biases(zero, zero, jnp.full_like(tau[0], jnp.inf), jnp.zeros((), jnp.int32))
+    shift = jax.lax.while_loop(unfinished, trial, start).shift
+    return theta.at[:, -1].add(shift), scores + shift[:, None]
 
-    start = (theta, scores, jnp.zeros((), jnp.int32), jnp.ones((), bool))
-    theta, scores, _, _ = jax.lax.while_loop(unfinished, newton, start)
-    return theta, scores
+
+def _solve_for_bias(problem, p, gradient):
+    """The k x k Hessian of the biases, inverted."""
+    products = jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
+    others = jnp.where(jnp.eye(p.shape[0], dtype=bool), 0, products)
+    # sum of s p_c (1 - p_c) as the sum of s p_c p_l over the other classes: right however confident the rows are.
+    own = jnp.sum(others, axis=1)
+    gauge = jnp.where(flat_features(problem)[-1], jnp.mean(own) / p.shape[0], 0)
+    return solve_semidefinite(jnp.diag(own + problem.precision[:, -1]) - others + gauge, gradient)
 
 
 class Verdict(NamedTuple):

@@ -16,17 +16,14 @@ from probsoftmax.solvers.line_search import search
 from probsoftmax.solvers.problem import (
     Problem,
     centre,
+    evaluate,
     gradient_of,
-    loss_and_residual,
     penalty_of,
     product,
     scores_of,
     separates,
 )
 from probsoftmax.solvers.status import Status
-
-PATIENCE = 6
-"""Steps without any progress after which the dtype is exhausted."""
 
 
 class Solution(NamedTuple):
@@ -79,6 +76,8 @@ class DescentSolver(Solver):
     tolerance: float | None
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""
+    patience: ClassVar[int] = 20
+    """Steps without any progress after which the dtype is exhausted."""
 
     @abstractmethod
     def start(self, problem: Problem, point: Point) -> Any:
@@ -159,7 +158,7 @@ def default_tolerance(dtype: Any) -> Float[Array, ""]:
 
 def _look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
     scores = scores_of(problem, theta)
-    loss, residual = loss_and_residual(problem, scores)
+    loss, residual, _ = evaluate(problem, scores)
     return Point(
         theta, scores, loss + penalty_of(problem, theta), gradient_of(problem, theta, residual)
     )
@@ -186,7 +185,7 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     gained = before.objective - point.objective > 2 * eps * jnp.abs(before.objective)
     progress = moved & (gained | (direction.promise < 0.9 * state.best))
     stalled = jnp.where(progress, 0, state.stalled + 1)
-    status = jnp.where(stalled >= PATIENCE, Status.PRECISION_FLOOR, Status.MAX_STEPS)
+    status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
     separated = separates(problem, point.theta, point.scores) | separates(
         problem, direction.theta, delta
     )

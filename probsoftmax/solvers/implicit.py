@@ -1,7 +1,7 @@
 r"""Derivatives of a fit by the implicit function theorem; no differentiation through the iterations.
 
-An optimum :math:`\hat\theta(\rho)` of :math:`E(\theta; \rho)` stays stationary as the inputs :math:`\rho` (precisions, prior
-mean, features, weights, soft labels) move, so
+An optimum :math:`\hat\theta(\rho)` of :math:`E(\theta; \rho)` stays stationary as the inputs :math:`\rho` (precisions,
+prior mean, features, weights, soft labels) move, so
 
 .. math:: d\hat\theta = -H^{-1} \left[\partial_\rho \nabla_\theta E\right] d\rho .
 
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from probsoftmax.curvature import HIGHEST, gradient, hessian_of_scores, softmax_tangent
+from probsoftmax.curvature import gradient, softmax_tangent
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric
-from probsoftmax.solvers.newton import dense_hessian, solve_semidefinite
+from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
     make_problem,
@@ -29,6 +29,7 @@ from probsoftmax.solvers.problem import (
     to_params,
     to_theta,
 )
+from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 DENSE = 1000
 """Up to so many coefficients the Hessian is factorised; above, conjugate gradients in the Kronecker metric."""

@@ -4,8 +4,8 @@ A quasi-Newton method spends its first hundred passes on learning what is alread
 :math:`\sum_i s_i S_i \otimes x_i x_i^\top` is close to its Kronecker average
 :math:`\bar S \otimes \sum_i s_i x_i x_i^\top`. In the eigenbasis of :math:`\bar S` over the classes, and with the
 features' squares for the second factor, its inverse is one division an entry. That is the initial matrix of the
-recursion, and it is refreshed as the fit moves: :math:`\bar S` at W = 0, the only place where a fixed one would be exact,
-is off by orders of magnitude on data that separate.
+recursion, and it is refreshed as the fit moves: :math:`\bar S` at W = 0, the only place where a fixed one would be
+exact, is off by orders of magnitude on data that separate.
 """
 
 from dataclasses import dataclass

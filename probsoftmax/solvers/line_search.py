@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.numerics import softmax_and_complement
-from probsoftmax.solvers.problem import Problem, loss_and_residual
+from probsoftmax.solvers.problem import Problem, evaluate
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
@@ -69,7 +68,7 @@ def search(
     def trial(bracket: _Bracket) -> _Bracket:
         t = bracket.following
         moved = scores + t * delta
-        loss, residual = loss_and_residual(problem, moved)
+        loss, residual, p = evaluate(problem, moved)
         value = loss + prior_value + t * prior_slope + 0.5 * t**2 * prior_curvature
         slope_here = jnp.sum(residual * delta) + prior_slope + t * prior_curvature
         noise = 4 * eps * (jnp.sum(jnp.abs(residual * delta)) + jnp.abs(prior_slope))
@@ -78,7 +77,7 @@ def search(
         too_long = ~usable | (slope_here > 0)
         lower = jnp.where(too_long, bracket.lower, t)
         upper = jnp.where(too_long, t, bracket.upper)
-        newton = t - slope_here / (_variance(problem, moved, delta) + prior_curvature)
+        newton = t - slope_here / (_variance(problem, p, delta) + prior_curvature)
         limit = jnp.where(jnp.isfinite(upper), upper, LONGER * lower)
         middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), limit)
         following = jnp.where((newton > lower) & (newton < limit), newton, middle)
@@ -95,8 +94,7 @@ def search(
 
 
 def _variance(
-    problem: Problem, scores: Float[Array, "k n"], delta: Float[Array, "k n"]
+    problem: Problem, p: Float[Array, "k n"], delta: Float[Array, "k n"]
 ) -> Float[Array, ""]:
-    p, _ = softmax_and_complement(scores, (0,))
     deviation = delta - jnp.sum(p * delta, axis=0)[None, :]
     return jnp.sum(problem.weights * jnp.sum(p * deviation**2, axis=0))

@@ -7,7 +7,7 @@ counted once: every step sees an unbiased estimate of the objective that is mean
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,9 +86,7 @@ def minimize(
         ValueError: a negative number of steps, or minibatches without data or without a key.
 
     >>> import optax
-    >>> result = minimize(
-    ...     lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(2), optax.sgd(0.25), steps=30
-    ... )
+    >>> result = minimize(lambda w: jnp.sum((w - 3.0) ** 2), jnp.zeros(2), optax.sgd(0.25), steps=30)
     >>> print(result.params)
     [3. 3.]
     """

@@ -3,21 +3,21 @@ r"""Dense Newton: the whole Hessian, factorised. Few steps, each the dearer the 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probsoftmax.curvature import hessian_of_scores
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
 from probsoftmax.solvers.problem import Problem, flat_features
+from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 
 @dataclass(frozen=True)
 class Newton(DescentSolver):
     r"""Damped Newton's method: :math:`D = -H^{-1} \nabla E` and a line search along it.
 
-    Costs :math:`n (kd)^2 + (kd)^3 / 3` multiplications a step and memory for the Hessian's :math:`(kd)^2` entries; takes 5
-    to 15 steps wherever it starts. The choice up to some hundreds of coefficients.
+    Costs :math:`n (kd)^2 + (kd)^3 / 3` multiplications a step and memory for the :math:`(kd)^2` entries of the
+    Hessian; takes 5 to 15 steps wherever it starts. The choice up to some hundreds of coefficients.
     """
 
     max_steps: int = 100
@@ -26,6 +26,7 @@ class Newton(DescentSolver):
     """Nats for each unit of weight that the fit may be off; the dtype's epsilon if ``None``."""
 
     exact: ClassVar[bool] = True
+    patience: ClassVar[int] = 4
 
     def start(self, problem: Problem, point: Point) -> None:
         """No memory."""
@@ -53,37 +54,3 @@ def dense_hessian(problem: Problem, scores: Float[Array, "k n"]) -> Float[Array,
     features = jnp.arange(m)
     hessian = hessian.at[:, features, :, features].add(ridge[:, None, None])
     return hessian.reshape(k * m, k * m) + jnp.diag(problem.precision.reshape(-1))
-
-
-def solve_semidefinite(
-    matrix: Float[Array, "m m"], right: Float[Array, " m"]
-) -> Float[Array, " m"]:
-    """Solution of a consistent positive semidefinite system, whatever the units of its variables.
-
-    Scaled to a unit diagonal, so that a ridge of a few roundings makes the factorisation safe where features are
-    collinear or constant; two refinements with the matrix itself then take the ridge out again in every direction
-    that has curvature.
-    """
-    diagonal = jnp.diagonal(matrix)
-    root = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
-    scaled = matrix * root[:, None] * root[None, :]
-    m = matrix.shape[0]
-    eye = jnp.eye(m, dtype=matrix.dtype)
-
-    def factor(ridge: Float[Array, ""]) -> Float[Array, "m m"]:
-        return jnp.linalg.cholesky(scaled + ridge * eye)
-
-    def failed(carry: tuple[Float[Array, ""], Float[Array, "m m"]]) -> Array:
-        return ~jnp.all(jnp.isfinite(carry[1])) & (carry[0] < 1)
-
-    first = jnp.asarray(4 * m * jnp.finfo(matrix.dtype).eps, matrix.dtype)
-    ridge, lower = jax.lax.while_loop(
-        failed, lambda c: (100 * c[0], factor(100 * c[0])), (first, factor(first))
-    )
-    target = root * right
-
-    def refine(_: int, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        residual = target - jnp.matmul(scaled, x, precision=jax.lax.Precision.HIGHEST)
-        return x + jax.scipy.linalg.cho_solve((lower, True), residual)
-
-    return root * jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(right))

@@ -17,6 +17,7 @@ it is left out where the bias has a prior.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,9 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST, with_ones
 from probsoftmax.data import Data
-from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
+from probsoftmax.likelihood import without_absent_rows
 from probsoftmax.linear import Params
+from probsoftmax.numerics import log_softmax, softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
 
 
@@ -37,7 +39,7 @@ class Problem:
     features: Float[Array, "n m"]
     """Centred and scaled features, and a last column of ones."""
     labels: Array
-    """As in ``Data``: ``(n,)`` classes or ``(n, k)`` probabilities."""
+    """``(n,)`` classes, or class-major ``(k, n)`` probabilities."""
     weights: Float[Array, " n"]
     precision: Float[Array, "k m"]
     """tau' in these coordinates; 0 where the prior is flat."""
@@ -82,7 +84,7 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     mean = jnp.concatenate(
         [terms.mean / scale[:, None], jnp.zeros_like(terms.bias_precision)[None, :]]
     ).T
-    labels = data.labels if data.labels.ndim == 1 else data.labels.astype(features.dtype)
+    labels, weights = _class_major(data, weights)
     absent = (_class_totals(labels, weights, data.num_classes) == 0) & (precision[:, -1] == 0)
     mixed = jnp.ndim(prior.precision) > 0
     return Problem(
@@ -90,9 +92,17 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     )
 
 
+def _class_major(data, weights):
+    """Labels as the solvers want them; a label that is no class makes its weight NaN, and so everything."""
+    if data.labels.ndim == 2:
+        return data.labels.T.astype(weights.dtype), weights
+    valid = (data.labels >= 0) & (data.labels < data.num_classes)
+    return data.labels, jnp.where(valid, weights, jnp.nan)
+
+
 def _class_totals(labels, weights, num_classes):
     if labels.ndim == 2:
-        return jnp.sum(weights[:, None] * labels, axis=0)
+        return jnp.matmul(labels, weights)
     return jnp.zeros(num_classes, weights.dtype).at[labels].add(weights, mode="drop")
 
 
@@ -100,21 +110,24 @@ def _standardise(features, weights, terms):
     present = (weights > 0)[:, None]
     first = _power_of_two(jnp.max(jnp.abs(features), axis=0))
     features = features * first[None, :]
-    mean = jnp.sum(weights[:, None] * features, axis=0) / jnp.maximum(jnp.sum(weights), 1)
+    mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
     mean = jnp.where(jnp.any(terms.bias_precision != 0), 0, mean)
     features = jnp.where(present, features - mean[None, :], 0)
     # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
     # so that neither the curvature of the data nor that of the prior can overflow.
     second = _power_of_two(jnp.max(jnp.abs(features), axis=0))
     stiffest = jnp.max(terms.precision, axis=1) * first**2
-    second = jnp.minimum(second, _power_of_two(jnp.sqrt(stiffest)))
+    second = jnp.where(stiffest > 0, jnp.minimum(second, _power_of_two(jnp.sqrt(stiffest))), second)
     return features * second[None, :], first * second, mean * second
 
 
 def _power_of_two(size: Float[Array, " d"]) -> Float[Array, " d"]:
-    """2 ** -round(log2(size)), 1 for a size of 0 (nothing to scale)."""
-    _, exponent = jnp.frexp(jnp.where(size > 0, size, 1))
-    return jnp.ldexp(jnp.ones_like(size), -exponent)
+    """About 1 / size, rounded to a power of two; 1 for a size of 0 (nothing to scale)."""
+    info = jnp.finfo(size.dtype)
+    exponent_bits = info.bits - 1 - info.nmant
+    return jax.lax.reduce_precision(
+        1 / jnp.where(size > 0, size, 1), exponent_bits, mantissa_bits=0
+    )
 
 
 def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
@@ -174,15 +187,37 @@ def pull(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, "k m"]
     return jnp.matmul(residual, problem.features, precision=HIGHEST)
 
 
-def loss_and_residual(
-    problem: Problem, scores: Float[Array, "k n"]
-) -> tuple[Float[Array, ""], Float[Array, "k n"]]:
-    """The negative log-likelihood, and its gradient s (p - y) in the scores. No pass."""
+class Rows(NamedTuple):
+    """What the rows say at some scores. No pass."""
 
-    def loss(z: Float[Array, "k n"]) -> Float[Array, ""]:
-        return jnp.sum(problem.weights * cross_entropy_of_labels(z.T, problem.labels))
+    loss: Float[Array, ""]
+    """The negative log-likelihood."""
+    residual: Float[Array, "k n"]
+    """Its gradient in the scores, s (p - y)."""
+    p: Float[Array, "k n"]
 
-    return jax.value_and_grad(loss)(scores)
+
+def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
+    """Loss, residual and probabilities, sharing one exponential an entry."""
+    log_p = log_softmax(scores, axis=0)
+    p, q = softmax_and_complement(scores, (0,))
+    if problem.labels.ndim == 1:
+        label = at_labels(problem)
+        loss = -jnp.sum(jnp.where(label, log_p, 0), axis=0)
+        gradient = jnp.where(label, -q, p)
+    else:
+        y = problem.labels
+        loss = -jnp.sum(jnp.where(y == 0, 0, y * log_p), axis=0)
+        gradient = p * (1 - y) - y * q
+    return Rows(jnp.sum(problem.weights * loss), problem.weights[None, :] * gradient, p)
+
+
+def at_labels(problem: Problem) -> Bool[Array, "k n"]:
+    """One-hot mask of integer labels."""
+    classes = jax.lax.broadcasted_iota(
+        problem.labels.dtype, (problem.shape[0], problem.labels.shape[0]), 0
+    )
+    return classes == problem.labels[None, :]
 
 
 def penalty_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, ""]:
@@ -223,10 +258,9 @@ def _recedes(problem, delta):
     top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
     bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
     if problem.labels.ndim == 1:
-        classes = jax.lax.broadcasted_iota(problem.labels.dtype, delta.shape, 0)
-        wanted = jnp.sum(jnp.where(classes == problem.labels[None, :], delta, 0), axis=0)
+        wanted = jnp.sum(jnp.where(at_labels(problem), delta, 0), axis=0)
     else:
-        wanted = jnp.sum(problem.labels.T * delta, axis=0)
+        wanted = jnp.sum(problem.labels * delta, axis=0)
     growth = jnp.sum(problem.weights * (top - wanted))
     spread = jnp.sum(problem.weights * (top - bottom))
     return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)

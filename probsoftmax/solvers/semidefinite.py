@@ -1,0 +1,41 @@
+"""Positive semidefinite systems, in whatever units and however nearly singular."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def solve_semidefinite(
+    matrix: Float[Array, "m m"], right: Float[Array, " m"]
+) -> Float[Array, " m"]:
+    """Solution of a consistent positive semidefinite system, whatever the units of its variables.
+
+    Scaled to a unit diagonal, so that a ridge of a few roundings makes the factorisation safe where features are
+    collinear or constant; two refinements with the matrix itself then take the ridge out again in every direction
+    that has curvature.
+    """
+    diagonal = jnp.diagonal(matrix)
+    root = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    scaled = matrix * root[:, None] * root[None, :]
+    m = matrix.shape[0]
+    eye = jnp.eye(m, dtype=matrix.dtype)
+
+    def with_larger_ridge(carry: tuple[Float[Array, ""], Float[Array, "m m"]]):
+        ridge = 100 * carry[0]
+        return ridge, jnp.linalg.cholesky(scaled + ridge * eye, symmetrize_input=False)
+
+    def failed(carry: tuple[Float[Array, ""], Float[Array, "m m"]]) -> Bool[Array, ""]:
+        return ~jnp.isfinite(carry[1][-1, -1]) & (carry[0] < 1)
+
+    # A few roundings; more where they were not enough (a factorisation that fails is NaN to its last entry).
+    first = jnp.asarray(0.04 * m * jnp.finfo(matrix.dtype).eps, matrix.dtype)
+    _, lower = jax.lax.while_loop(
+        failed, with_larger_ridge, (first, jnp.full_like(scaled, jnp.nan))
+    )
+    target = root * right
+
+    def refine(_: int, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        residual = target - jnp.matmul(scaled, x, precision=jax.lax.Precision.HIGHEST)
+        return x + jax.scipy.linalg.cho_solve((lower, True), residual)
+
+    return root * jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(right))
