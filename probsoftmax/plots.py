@@ -1,9 +1,9 @@
 r"""Figures of a fit: arrays in, matplotlib Axes (or a Figure of several) out.
 
-Every function draws into the ``ax`` it is given, or into a figure of its own; ``ax.figure.savefig`` writes it.
-Nothing here touches matplotlib's global state (no ``pyplot``, no ``rcParams``). Colours are those of Okabe and Ito,
-which readers with colour-blindness tell apart, and no colour stands without a second sign: a marker, a line style, a
-place.
+Every function draws into the axes it is given, or into a figure of its own; ``ax.figure.savefig`` writes it. Nothing
+here touches matplotlib's global state (no ``pyplot``, no ``rcParams``). The colours are those of Okabe and Ito, which
+readers with a colour-vision deficiency tell apart, and no colour stands without a second sign: a marker, a line style
+or a place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,11 @@ from probsoftmax.calibration import ReliabilityCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
+STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (8, 3)), (0, (3, 4)), "-")
 GREY = "0.45"
 
 
@@ -32,7 +30,7 @@ def sweep(
     curves: Mapping[str, Float[ArrayLike, " l"]],
     *,
     label: str,
-    at_zero: Mapping[str, float] | None = None,
+    apart: Mapping[str, Mapping[str, float]] | None = None,
     best: float | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
@@ -40,96 +38,86 @@ def sweep(
 
     Args:
         precisions: τ, > 0, ascending.
-        curves: name of each curve and its values.
-        label: of the vertical axis, with the unit.
-        at_zero: the values at τ = 0, maximum likelihood, by the names of the curves; drawn apart, on the left.
+        curves: the values of up to seven curves, by name.
+        label: of the vertical axis, with its unit.
+        apart: what is no point of the axis, 0 above all: the label of each place, and the values there by the names of
+            the curves. The places are on the left, behind a dotted line.
         best: the precision that is to be marked.
         ax: where to draw; a new figure if ``None``.
 
     Returns:
         The axes.
     """
-    ax = _axes_or_new(ax, (6.4, 3.6))
+    ax = new_figure(6.4, 3.8).subplots() if ax is None else ax
     tau = np.asarray(precisions)
-    for i, (name, values) in enumerate(curves.items()):
-        ax.plot(
-            tau,
-            np.asarray(values),
-            color=COLOURS[i],
-            linestyle=STYLES[i],
-            marker=MARKERS[i],
-            markersize=4,
-            label=name,
-        )
-    ax.set_xscale("log")
     if best is not None:
-        ax.axvline(best, color=GREY, linewidth=1)
-        ax.annotate(
-            f"best τ = {best:.3g}",
-            (best, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -4),
-            textcoords="offset points",
-            va="top",
-            color=GREY,
-        )
-    if at_zero is not None:
-        _draw_zero(ax, tau, at_zero, list(curves))
-    ax.set_xlabel("prior precision τ (per squared unit of coefficient)")
+        ax.axvline(best, color=GREY, linewidth=1.2, label=f"best, τ = {best:.3g}")
+    for i, (name, values) in enumerate(curves.items()):
+        ax.plot(tau, np.asarray(values), label=name, markersize=4.5, **_look(i))
+    ax.set_xscale("log")
+    _draw_apart(ax, tau, apart or {}, list(curves))
+    ax.set_xlabel("prior precision τ")
     ax.set_ylabel(label)
     ax.grid(visible=True, alpha=0.25)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return ax
 
 
-def _draw_zero(ax, tau, at_zero, names):
-    """Zero is nowhere on a logarithmic axis: it gets a place of its own, left of a broken line."""
-    width = max(np.log10(tau[-1] / tau[0]), 1)
-    zero, border = tau[0] / 10 ** (0.12 * width), tau[0] / 10 ** (0.06 * width)
-    for name, value in at_zero.items():
-        i = names.index(name)
-        ax.plot([zero], [value], color=COLOURS[i], marker=MARKERS[i], markersize=7, mfc="white")
-    ax.axvline(border, color=GREY, linewidth=1, linestyle=(0, (2, 3)))
-    decades = 10.0 ** np.arange(np.ceil(np.log10(tau[0]) - 1e-9), np.log10(tau[-1]) + 1e-9)
-    ax.set_xticks([zero, *decades], ["0\n(MLE)", *(f"$10^{{{np.log10(t):.0f}}}$" for t in decades)])
-    ax.set_xlim(zero / 10 ** (0.05 * width), tau[-1] * 10 ** (0.04 * width))
+def _draw_apart(ax, tau, apart, names):
+    decades = max(np.log10(tau[-1] / tau[0]), 1)
+    left, right = np.log10(tau[0]), np.log10(tau[-1])
+    places = left - 0.11 * decades * np.arange(len(apart), 0, -1)
+    for place, values in zip(places, apart.values(), strict=True):
+        for name, value in values.items():
+            i = names.index(name)
+            ax.plot([10**place], [value], markersize=6.5, mfc="white", **_look(i))
+    if apart:
+        ax.axvline(10 ** (left - 0.055 * decades), color=GREY, linewidth=1, linestyle=(0, (2, 3)))
+    exponents = np.arange(np.ceil(left - 1e-9), right + 1e-9)
+    every = int(np.ceil(len(exponents) / 8)) or 1
+    ticks = {10.0**e: f"$10^{{{e:.0f}}}$" for e in exponents[::every]}
+    ticks = dict(zip(10**places, apart, strict=True)) | ticks
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xticks([], minor=True)
+    start = places[0] if apart else left
+    ax.set_xlim(10 ** (start - 0.06 * decades), 10 ** (right + 0.04 * decades))
 
 
 def weight_images(
     weights: Mapping[str, Float[ArrayLike, "d k"]],
     shape: tuple[int, int],
     class_names: Sequence[str],
-    *,
-    figure: "Figure | SubFigure | None" = None,
-) -> "Figure | SubFigure":
-    """The coefficients of every class as an image: what pulls towards the class, and what pushes away.
+) -> "Figure":
+    """The coefficients of every class as an image: what speaks for the class, and what against it.
 
-    One row of images a fit. All classes of a fit share one scale, symmetric about 0; each fit has its own, written on
-    its colour bar, because a fit that ran away would leave the others blank.
+    One row of images a fit. All classes of a fit share a scale, symmetric about 0; each fit has its own, because beside
+    a fit that ran away the others would be blank. A scale ends at the 98th percentile of the sizes; what is beyond has
+    the colour of its end.
 
     Args:
-        weights: name of each fit and its W, whose d rows are the pixels in reading order.
+        weights: W of each fit by name; its d rows are the pixels in reading order.
         shape: rows and columns of pixels.
         class_names: k of them.
-        figure: where to draw; a new figure if ``None``.
 
     Returns:
-        The figure.
+        A figure.
     """
     k = len(class_names)
-    figure = _figure_or_new(figure, (0.95 * k + 1.2, 1.45 * len(weights) + 0.3))
+    figure = new_figure(0.92 * k + 2.0, 1.12 * len(weights) + 0.4)
     grid = figure.subplots(len(weights), k, squeeze=False)
+    for j, name in enumerate(class_names):
+        grid[0, j].set_title(name)
     for row, (name, w) in zip(grid, weights.items(), strict=True):
         w = np.asarray(w)
-        limit = np.abs(w).max() or 1
+        limit = np.quantile(np.abs(w), 0.98) or np.abs(w).max() or 1
         for j, ax in enumerate(row):
             image = ax.imshow(w[:, j].reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
             ax.set_xticks([])
             ax.set_yticks([])
-            if ax in grid[0]:
-                ax.set_title(class_names[j])
-        row[0].set_ylabel(name)
-        figure.colorbar(image, ax=list(row), label="nats per unit", fraction=0.02, pad=0.01)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        extend = "both" if np.abs(w).max() > limit else "neither"
+        bar = figure.colorbar(image, ax=list(row), extend=extend, aspect=12, pad=0.01)
+        bar.set_label("nats per unit\nof pixel")
     return figure
 
 
@@ -140,106 +128,118 @@ def coefficients(
     *,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """The coefficients as points, one line a feature and one marker a class.
-
-    Two classes have opposite coefficients (where the fit is class-centred), so only the second is drawn then.
+    """The coefficients as points: one line a feature, one marker a class.
 
     Args:
         weights: W.
         feature_names: d of them, from top to bottom.
-        class_names: k of them.
+        class_names: k of them, seven at most.
         ax: where to draw; a new figure if ``None``.
 
     Returns:
-        The axes.
+        The axes. The scale is symmetric about 0.
     """
     w = np.asarray(weights)
     d, k = w.shape
-    ax = _axes_or_new(ax, (4.8, 0.22 * d + 1.1))
+    ax = new_figure(4.8, 0.23 * d + 1.2).subplots() if ax is None else ax
     place = np.arange(d)
     ax.axvline(0, color=GREY, linewidth=1)
-    ax.hlines(place, w.min(axis=1), w.max(axis=1), color="0.85", linewidth=1) if k > 2 else None
-    for j in range(1 if k == 2 else 0, k):
-        ax.plot(
-            w[:, j],
-            place,
-            linestyle="",
-            color=COLOURS[j % len(COLOURS)],
-            marker=MARKERS[j % len(MARKERS)],
-            markersize=4.5,
-            label=class_names[j],
-        )
+    ax.hlines(place, np.minimum(w.min(1), 0), np.maximum(w.max(1), 0), color="0.8", linewidth=1)
+    for j in range(k):
+        look = _look(j) | {"linestyle": ""}
+        ax.plot(w[:, j], place, label=class_names[j], markersize=5, **look)
     ax.set_yticks(place, feature_names)
     ax.set_ylim(d - 0.5, -0.5)
     limit = 1.08 * (np.abs(w).max() or 1)
     ax.set_xlim(-limit, limit)
     ax.set_xlabel("coefficient (nats per unit of feature)")
     ax.grid(visible=True, axis="x", alpha=0.25)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(k, 3))
     return ax
 
 
 def reliability(
-    curves: Mapping[str, ReliabilityCurve],
+    curve: ReliabilityCurve,
     *,
+    color: str = COLOURS[0],
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Reliability diagram: the share of right predictions against how sure they were; calibrated is the diagonal.
+    """Reliability diagram: the share of right predictions against how sure they were. Calibrated is the diagonal.
+
+    Every bin is a point, the larger the more rows it holds, with a bar of uncertainty and the distance to the diagonal
+    shaded.
 
     Args:
-        curves: name of each curve and the curve. Weights are read as numbers of rows: a bar is the 95 % Wilson
-            interval of a share of so many, and an empty bin is left out.
+        curve: of which the weights are read as numbers of rows: a bar is the 95 % interval (Wilson's) of a share of so
+            many rows. Empty bins are left out.
+        color: of the points.
         ax: where to draw; a new figure if ``None``.
 
     Returns:
         The axes.
     """
-    ax = _axes_or_new(ax, (4.4, 4.4))
+    ax = new_figure(4.2, 4.2).subplots() if ax is None else ax
+    occupied = np.asarray(curve.weight) > 0
+    confidence, accuracy, rows = (np.asarray(part)[occupied] for part in curve)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, zorder=1)
-    for i, (name, curve) in enumerate(curves.items()):
-        confidence, accuracy, weight = (np.asarray(part)[np.asarray(curve.weight) > 0] for part in curve)
-        low, high = _wilson(accuracy, weight)
-        ax.errorbar(
-            confidence,
-            accuracy,
-            (accuracy - low, high - accuracy),
-            color=COLOURS[i],
-            linestyle=STYLES[i],
-            marker=MARKERS[i],
-            markersize=5,
-            elinewidth=1,
-            linewidth=1.2,
-            label=name,
-        )
-    ax.set_xlim(0, 1.02)
-    ax.set_ylim(0, 1.02)
+    low, high = _wilson(accuracy, rows)
+    ax.vlines(confidence, low, high, color=color, linewidth=1, alpha=0.6, zorder=2)
+    size = 12 + 160 * rows / max(rows.sum(), 1)
+    ax.scatter(confidence, accuracy, s=size, color=color, edgecolor="white", zorder=3, clip_on=False)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
     ax.set_aspect("equal")
-    ax.set_xlabel("confidence: probability of the predicted class")
-    ax.set_ylabel("accuracy: share of right predictions")
+    ax.set_xlabel("confidence")
+    ax.set_ylabel("accuracy")
     ax.grid(visible=True, alpha=0.25)
-    ax.legend(frameon=False, loc="upper left")
     return ax
+
+
+def confidence_histogram(
+    curve: ReliabilityCurve, *, color: str = COLOURS[0], ax: "Axes | None" = None
+) -> "Axes":
+    """How many rows each bin of equal width of a reliability curve holds, as numbers above bars.
+
+    Args:
+        curve: made with ``equal_width_bins``.
+        color: of the bars.
+        ax: where to draw; a new figure if ``None``.
+
+    Returns:
+        The axes.
+    """
+    ax = new_figure(4.2, 1.4).subplots() if ax is None else ax
+    rows = np.asarray(curve.weight)
+    centres = (np.arange(len(rows)) + 0.5) / len(rows)
+    bars = ax.bar(centres, rows, width=0.9 / len(rows), color=color, alpha=0.6)
+    ax.bar_label(bars, [f"{n:.0f}" if n > 0 else "" for n in rows], fontsize="small")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.3 * (rows.max(initial=0) or 1))
+    ax.set_xlabel("confidence")
+    ax.set_ylabel("rows")
+    return ax
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches, outside ``pyplot``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = 'figures need matplotlib: pip install "probsoftmax[plots]"'
+        raise ImportError(message) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _look(i):
+    return {"color": COLOURS[i], "linestyle": STYLES[i], "marker": MARKERS[i]}
 
 
 def _wilson(share, n, z=1.96):
     """Ends of Wilson's score interval for a share of n."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # Rounding may put an end a last digit inside the share itself, where the share is 0 or 1.
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)
-
-
-def _figure_or_new(figure, size):
-    return _new_figure(size) if figure is None else figure
-
-
-def _axes_or_new(ax, size):
-    return _new_figure(size).subplots() if ax is None else ax
-
-
-def _new_figure(size: tuple[float, float]) -> "Figure":
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        message = 'figures need matplotlib: pip install "probsoftmax[plots]"'
-        raise ImportError(message) from error
-    return Figure(figsize=size, layout="constrained")
+    return centre - half, centre + half

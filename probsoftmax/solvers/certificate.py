@@ -63,15 +63,20 @@ def certify(problem: Problem, theta: Float[Array, "k m"]) -> Certified:
     return Certified(theta, scores, objective, gradient, _gap(problem, gradient, residual))
 
 
-def _gap(problem, gradient, residual):
+def unchecked_gap(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, ""]:
+    """The gap if the biases are stationary; inf if some weight is flat. What an iteration can see for nothing."""
     flat = problem.precision == 0
     terms = jnp.where(flat, 0, gradient**2 / (2 * jnp.where(flat, 1, problem.precision)))
+    return jnp.where(jnp.any(flat[:, :-1] & (gradient[:, :-1] != 0)), jnp.inf, jnp.sum(terms))
+
+
+def _gap(problem, gradient, residual):
+    flat = problem.precision == 0
     # A flat bias is stationary to the rounding of the sum of residuals that is its gradient.
     eps = jnp.finfo(gradient.dtype).eps
     rounding = 8 * eps * (jnp.sum(jnp.abs(residual), axis=1) + problem.total_weight)
-    allowed = jnp.zeros_like(gradient).at[:, -1].set(rounding)
-    bounded = jnp.all(~flat | (jnp.abs(gradient) <= allowed))
-    return jnp.where(bounded, jnp.sum(terms), jnp.inf)
+    stationary = jnp.all(~flat[:, -1] | (jnp.abs(gradient[:, -1]) <= rounding))
+    return jnp.where(stationary, unchecked_gap(problem, gradient), jnp.inf)
 
 
 class _Biases(NamedTuple):

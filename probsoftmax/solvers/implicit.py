@@ -18,7 +18,7 @@ from probsoftmax.curvature import gradient, softmax_tangent
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric
+from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric, principal_axes
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
@@ -77,10 +77,11 @@ def solve_hessian(
         def solve(_, b: Float[Array, "k m"]) -> Float[Array, "k m"]:
             return solve_semidefinite(matrix, b.reshape(-1)).reshape(k, m)
     else:
-        metric = kronecker_metric(problem, scores)
+        basis = principal_axes(problem)
+        metric = kronecker_metric(problem, scores, basis)
 
         def solve(matvec, b: Float[Array, "k m"]) -> Float[Array, "k m"]:
-            return _conjugate_gradients(matvec, b, lambda r: apply_inverse(metric, r))
+            return _conjugate_gradients(matvec, b, lambda r: apply_inverse(metric, basis, r))
 
     return jax.lax.custom_linear_solve(curved, right, solve, symmetric=True)
 

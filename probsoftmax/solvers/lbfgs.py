@@ -21,8 +21,30 @@ from probsoftmax.solvers.descent import DescentSolver, Direction, Point
 from probsoftmax.solvers.problem import Problem
 
 
+LARGEST_ROTATION = 2048
+"""Features up to which the principal axes are worth their cubic cost."""
+FLAT = 1e-6
+"""Smallest precision of a feature, in units of the largest, that the axes distinguish from 0."""
+
+
+class Basis(NamedTuple):
+    r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
+
+    With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
+    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. Centred features have nothing to do with the bias, whose axis is
+    its own.
+    """
+
+    axes: Float[Array, "m m"]
+    """Q: one column an axis."""
+    squares: Float[Array, " m"]
+    """a: the sum of squares of the features along each axis."""
+    relative: Float[Array, " m"]
+    """1 for axes that the prior penalises, 0 for those on which it is flat."""
+
+
 class Metric(NamedTuple):
-    """U diag(a_j sigma_c + tau) U^T, a matrix that is easy to invert."""
+    """Q^-T (sigma_c a_j + tau) Q^-1 in the eigenbasis U of the classes: a matrix that is easy to invert."""
 
     classes: Float[Array, "k k"]
     """U: eigenvectors of the mean of diag(p) - p p^T."""
@@ -36,6 +58,7 @@ class Memory(NamedTuple):
     changes: Float[Array, "p k m"]
     inverse_products: Float[Array, " p"]
     count: Int[Array, ""]
+    basis: Basis
     metric: Metric
     iteration: Int[Array, ""]
 
@@ -56,20 +79,19 @@ class LBFGS(DescentSolver):
 
     def start(self, problem: Problem, point: Point) -> Memory:
         """No pairs, and the metric at the start."""
-        k, m = problem.shape
-        pairs = jnp.zeros((self.pairs, k, m), point.theta.dtype)
-        products = jnp.zeros(self.pairs, point.theta.dtype)
-        zero = jnp.zeros((), jnp.int32)
-        return Memory(pairs, pairs, products, zero, kronecker_metric(problem, point.scores), zero)
+        return fresh_memory(problem, point, principal_axes(problem), self.pairs)
 
     def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
         """Minus the recursion's inverse Hessian times the gradient."""
-        # Steps 1, 2, 4, 8, ...: the fit moves less and less.
-        due = (memory.iteration & (memory.iteration - 1)) == 0
+        # After steps 1, 2, 4, 8, ...: the fit moves less and less.
+        age = memory.iteration
         metric = jax.lax.cond(
-            due, lambda _: kronecker_metric(problem, point.scores), lambda m: m, memory.metric
+            (age > 0) & ((age & (age - 1)) == 0),
+            lambda _: kronecker_metric(problem, point.scores, memory.basis),
+            lambda metric: metric,
+            memory.metric,
         )
-        memory = memory._replace(metric=metric, iteration=memory.iteration + 1)
+        memory = memory._replace(metric=metric, iteration=age + 1)
         step = -two_loop(memory, point.gradient)
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
 
@@ -89,32 +111,61 @@ class LBFGS(DescentSolver):
             kept(memory.changes, change),
             kept(memory.inverse_products, 1 / jnp.where(curved, product, 1)),
             memory.count + curved,
+            memory.basis,
             memory.metric,
             memory.iteration,
         )
 
 
-def kronecker_metric(problem: Problem, scores: Float[Array, "k n"]) -> Metric:
-    """The Kronecker average of the Hessian at these scores; no pass but the features' squares."""
+def fresh_memory(problem: Problem, point: Point, basis: Basis, pairs: int) -> Memory:
+    """A memory without pairs; the metric at ``point``."""
+    k, m = problem.shape
+    zeros = jnp.zeros((pairs, k, m), point.theta.dtype)
+    zero = jnp.zeros((), jnp.int32)
+    metric = kronecker_metric(problem, point.scores, basis)
+    return Memory(zeros, zeros, zeros[:, 0, 0], zero, basis, metric, zero)
+
+
+def principal_axes(problem: Problem) -> Basis:
+    """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
+    weighted = problem.weights[:, None] * problem.features
+    m = problem.shape[1]
+    precision = jnp.mean(problem.precision, axis=0)
+    largest = jnp.max(precision)
+    # A flat feature among penalised ones: as good as flat, and Q stays finite.
+    relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
+    relative = relative.at[-1].set(1)
+    if m > LARGEST_ROTATION:
+        squares = jnp.sum(weighted * problem.features, axis=0)
+        return Basis(jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision))
+    root = jax.lax.rsqrt(relative)
+    gram = jnp.matmul(weighted.T, problem.features, precision=HIGHEST) * root[:, None] * root[None, :]
+    inner = jnp.eye(m, dtype=bool) | ((jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :])
+    squares, vectors = jnp.linalg.eigh(jnp.where(inner, gram, 0))
+    penalised = jnp.where(jnp.abs(vectors[-1]) > 0.5, problem.precision[0, -1] > 0, True)
+    return Basis(root[:, None] * vectors, jnp.maximum(squares, 0), penalised.astype(root.dtype))
+
+
+def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis) -> Metric:
+    """The Kronecker average of the Hessian at these scores; no pass."""
     p, q = softmax_and_complement(scores, (0,))
     weighted = problem.weights[None, :] * p
     spread = -jnp.matmul(weighted, p.T, precision=HIGHEST)
-    spread = jnp.where(
-        jnp.eye(p.shape[0], dtype=bool), jnp.sum(weighted * q, axis=1)[:, None], spread
-    )
-    sigma, classes = jnp.linalg.eigh(spread / problem.total_weight)
-    squares = jnp.matmul(problem.weights[None, :], problem.features**2, precision=HIGHEST)[0]
-    tau = jnp.mean(problem.precision, axis=0)
-    curvature = jnp.maximum(sigma, 0)[:, None] * squares[None, :] + tau[None, :]
+    own = jnp.sum(weighted * q, axis=1)
+    spread = jnp.where(jnp.eye(p.shape[0], dtype=bool), own[:, None], spread) / problem.total_weight
+    sigma, classes = jnp.linalg.eigh(spread)
+    tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
+    curvature = jnp.maximum(sigma, 0)[:, None] * basis.squares[None, :] + tau[None, :]
     floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
     # No curvature: a flat direction, along which the gradient is 0 too.
     return Metric(classes, jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0))
 
 
-def apply_inverse(metric: Metric, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """U ((U^T v) / curvature)."""
-    rotated = jnp.matmul(metric.classes.T, v, precision=HIGHEST)
-    return jnp.matmul(metric.classes, metric.inverse * rotated, precision=HIGHEST)
+def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """U ((U^T v Q) / curvature) Q^T."""
+    rotated = jnp.matmul(metric.classes.T, jnp.matmul(v, basis.axes, precision=HIGHEST), precision=HIGHEST)
+    scaled = jnp.matmul(metric.inverse * rotated, basis.axes.T, precision=HIGHEST)
+    return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
 
 
 def two_loop(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
@@ -128,7 +179,7 @@ def two_loop(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array, "k m
         return v - alpha * memory.changes[place], alpha
 
     v, alphas = jax.lax.scan(first, gradient, newest_first)
-    v = apply_inverse(memory.metric, v)
+    v = apply_inverse(memory.metric, memory.basis, v)
 
     def second(v, pair):
         place, alpha = pair
