@@ -18,11 +18,12 @@ from probsoftmax.linear import Params, init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.descent import Solver
+from probsoftmax.solvers.descent import Solution, Solver
 from probsoftmax.solvers.implicit import tangent_of_optimum
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
 from probsoftmax.solvers.problem import (
+    Problem,
     gradient_in_units,
     make_problem,
     to_params,
@@ -127,7 +128,11 @@ def _fit(data: Data, prior: GaussianPrior, init: Params | None, *, solver: Solve
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
     problem = make_problem(data, prior, init, standardise=solver.standardise)
-    solution = solver.solve(problem, to_theta(problem, init))
+    return report(problem, solver.solve(problem, to_theta(problem, init)))
+
+
+def report(problem: Problem, solution: Solution) -> Fit:
+    """A solution in the caller's units."""
     theta = with_absent_classes_out_of_sight(problem, solution.theta)
     return Fit(
         to_params(problem, theta),

@@ -66,21 +66,26 @@ def sweep(
 def _draw_apart(ax, tau, apart, names):
     decades = max(np.log10(tau[-1] / tau[0]), 1)
     left, right = np.log10(tau[0]), np.log10(tau[-1])
-    places = left - 0.11 * decades * np.arange(len(apart), 0, -1)
+    places = left - 0.12 * decades * np.arange(len(apart), 0, -1)
     for place, values in zip(places, apart.values(), strict=True):
         for name, value in values.items():
             i = names.index(name)
             ax.plot([10**place], [value], markersize=6.5, mfc="white", **_look(i))
     if apart:
-        ax.axvline(10 ** (left - 0.055 * decades), color=GREY, linewidth=1, linestyle=(0, (2, 3)))
-    exponents = np.arange(np.ceil(left - 1e-9), right + 1e-9)
-    every = int(np.ceil(len(exponents) / 8)) or 1
-    ticks = {10.0**e: f"$10^{{{e:.0f}}}$" for e in exponents[::every]}
-    ticks = dict(zip(10**places, apart, strict=True)) | ticks
+        ax.axvline(10 ** (left - 0.06 * decades), color=GREY, linewidth=1, linestyle=(0, (2, 3)))
+    ticks = dict(zip(10**places, apart, strict=True)) | _decades(left, right)
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set_xticks([], minor=True)
     start = places[0] if apart else left
     ax.set_xlim(10 ** (start - 0.06 * decades), 10 ** (right + 0.04 * decades))
+
+
+def _decades(left, right):
+    """Powers of ten between two exponents, eight at most; the ends themselves where that would be one or none."""
+    exponents = np.arange(np.ceil(left - 1e-9), right + 1e-9)
+    if len(exponents) < 2:
+        return {10**end: f"{10**end:.3g}" for end in (left, right)}
+    return {10.0**e: f"$10^{{{e:.0f}}}$" for e in exponents[:: int(np.ceil(len(exponents) / 8))]}
 
 
 def weight_images(
@@ -103,7 +108,8 @@ def weight_images(
         A figure.
     """
     k = len(class_names)
-    figure = new_figure(0.92 * k + 2.0, 1.12 * len(weights) + 0.4)
+    figure = new_figure(0.92 * k + 2.2, 1.05 * len(weights) + 0.3)
+    figure.set_layout_engine("compressed")  # images are square: no space is left between them
     grid = figure.subplots(len(weights), k, squeeze=False)
     for j, name in enumerate(class_names):
         grid[0, j].set_title(name)
@@ -117,7 +123,7 @@ def weight_images(
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         extend = "both" if np.abs(w).max() > limit else "neither"
         bar = figure.colorbar(image, ax=list(row), extend=extend, aspect=12, pad=0.01)
-        bar.set_label("nats per unit\nof pixel")
+        bar.set_label("nats per\nunit of pixel", fontsize="small")
     return figure
 
 
@@ -166,8 +172,7 @@ def reliability(
 ) -> "Axes":
     """Reliability diagram: the share of right predictions against how sure they were. Calibrated is the diagonal.
 
-    Every bin is a point, the larger the more rows it holds, with a bar of uncertainty and the distance to the diagonal
-    shaded.
+    Every bin is a point, the larger the more rows it holds, with a bar of uncertainty.
 
     Args:
         curve: of which the weights are read as numbers of rows: a bar is the 95 % interval (Wilson's) of a share of so
@@ -183,9 +188,9 @@ def reliability(
     confidence, accuracy, rows = (np.asarray(part)[occupied] for part in curve)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, zorder=1)
     low, high = _wilson(accuracy, rows)
-    ax.vlines(confidence, low, high, color=color, linewidth=1, alpha=0.6, zorder=2)
-    size = 12 + 160 * rows / max(rows.sum(), 1)
-    ax.scatter(confidence, accuracy, s=size, color=color, edgecolor="white", zorder=3, clip_on=False)
+    size = 15 + 110 * rows / max(rows.sum(), 1)
+    ax.scatter(confidence, accuracy, s=size, color=color, zorder=3, clip_on=False)
+    ax.vlines(confidence, low, high, color="0.2", linewidth=1, zorder=4, clip_on=False)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
     ax.set_aspect("equal")
@@ -214,7 +219,7 @@ def confidence_histogram(
     bars = ax.bar(centres, rows, width=0.9 / len(rows), color=color, alpha=0.6)
     ax.bar_label(bars, [f"{n:.0f}" if n > 0 else "" for n in rows], fontsize="small")
     ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1.3 * (rows.max(initial=0) or 1))
+    ax.set_ylim(0, 1.35 * (rows.sum() or 1))
     ax.set_xlabel("confidence")
     ax.set_ylabel("rows")
     return ax

@@ -36,7 +36,6 @@ from probsoftmax.solvers.problem import (
     penalty_of,
     product,
     pull,
-    scores_of,
 )
 from probsoftmax.solvers.semidefinite import solve_semidefinite
 
@@ -54,9 +53,11 @@ class Certified(NamedTuple):
     gap: Float[Array, ""]
 
 
-def certify(problem: Problem, theta: Float[Array, "k m"]) -> Certified:
-    """The point with its biases made stationary, and its duality gap: one pass."""
-    theta, scores = _with_stationary_bias(problem, theta, scores_of(problem, theta))
+def certify(
+    problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]
+) -> Certified:
+    """The point, whose scores are ``scores``, with its biases made stationary, and its duality gap: half a pass."""
+    theta, scores = _with_stationary_bias(problem, theta, scores)
     loss, residual, _ = evaluate(problem, scores)
     gradient = gradient_of(problem, theta, residual)
     objective = loss + penalty_of(problem, theta)

@@ -26,6 +26,10 @@ from probsoftmax.solvers.problem import (
 from probsoftmax.solvers.status import Status
 
 
+FRESH_STEPS = 20
+"""Steps after which the certificate asks for scores that are computed anew."""
+
+
 class Solution(NamedTuple):
     """Where a solver stopped, in the coordinates of its problem."""
 
@@ -93,7 +97,8 @@ class DescentSolver(Solver):
 
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
-        return _descend(self, problem, theta)
+        point = look(problem, centre(problem, theta))
+        return descend(self, problem, point, self.start(problem, point))
 
 
 class _State(NamedTuple):
@@ -107,20 +112,25 @@ class _State(NamedTuple):
     best: Float[Array, ""]
     stalled: Int[Array, ""]
     steps: Int[Array, ""]
-    passes: Int[Array, ""]
+    fresh: Int[Array, ""]
+    """The step at which the scores were last the product of the features and the coefficients."""
+    halves: Int[Array, ""]
+    """Products with X, or with its transpose: two are a pass."""
     status: Int[Array, ""]
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
 
 
-def _descend(solver: DescentSolver, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
-    theta = centre(problem, theta)
-    tolerance = default_tolerance(theta.dtype) if solver.tolerance is None else solver.tolerance
+def descend(solver: DescentSolver, problem: Problem, point: Point, memory: Any) -> Solution:
+    """The loop, from a point that has been looked at."""
+    dtype = point.theta.dtype
+    tolerance = default_tolerance(dtype) if solver.tolerance is None else solver.tolerance
     allowed = tolerance * problem.total_weight
-    point = _look(problem, theta)
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
     status = jnp.where(_is_finite(point), Status.MAX_STEPS, Status.DIVERGED).astype(jnp.int32)
-    memory = solver.start(problem, point)
-    state = _State(point, memory, allowed, infinite, infinite, zero, zero, zero + 1, status)
+    promise = unchecked_gap(problem, point.gradient)
+    state = _State(
+        point, memory, allowed, promise, infinite, zero, zero, zero, zero + 2, status
+    )
 
     def running(state: _State) -> Bool[Array, ""]:
         return (state.status == Status.MAX_STEPS) & (state.steps < solver.max_steps)
@@ -148,7 +158,7 @@ def _descend(solver: DescentSolver, problem: Problem, theta: Float[Array, "k m"]
         gap,
         state.point.gradient,
         state.steps,
-        state.passes,
+        (state.halves + 1) // 2,
         state.status,
     )
 
@@ -162,7 +172,8 @@ def default_tolerance(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) ** 1.25
 
 
-def _look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
+def look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
+    """Objective and gradient at a point: one pass."""
     scores = scores_of(problem, theta)
     loss, residual, _ = evaluate(problem, scores)
     return Point(
@@ -205,14 +216,21 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
         jnp.minimum(state.best, direction.promise),
         stalled,
         state.steps + 1,
-        state.passes + 1 + direction.passes,
+        state.fresh,
+        state.halves + 2 + 2 * direction.passes,
         jnp.where(separated, Status.SEPARATED, status).astype(jnp.int32),
     )
 
 
 def _judge(solver, problem, state, allowed):
     """Certify the iterate, and say how the fit ended if it did."""
-    certified = certify(problem, state.point.theta)
+    point = state.point
+    # Scores that were added up over many steps carry the rounding of each; the certificate must not.
+    stale = state.steps - state.fresh > FRESH_STEPS
+    scores = jax.lax.cond(
+        stale, lambda point: scores_of(problem, point.theta), lambda point: point.scores, point
+    )
+    certified = certify(problem, point.theta, scores)
     if solver.exact:
         # The promise is the decrement of the point that the last step left: it is better by now.
         bounded = jnp.isfinite(certified.gap)
@@ -228,7 +246,8 @@ def _judge(solver, problem, state, allowed):
         point=point,
         target=jnp.minimum(state.target, 0.1 * state.promise),
         promise=jnp.where(ended, state.promise, jnp.inf),
-        passes=state.passes + 1 + passes,
+        fresh=state.steps,
+        halves=state.halves + 1 + stale + 2 * passes,
         status=status.astype(jnp.int32),
     ), certified.gap
 

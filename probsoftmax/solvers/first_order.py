@@ -16,7 +16,7 @@ from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.certificate import certify, judge
 from probsoftmax.solvers.descent import Solution, Solver, default_tolerance
 from probsoftmax.solvers.minimize import scan_steps, start
-from probsoftmax.solvers.problem import Problem, centre, separates
+from probsoftmax.solvers.problem import Problem, centre, scores_of, separates
 from probsoftmax.solvers.status import Status
 
 
@@ -64,7 +64,8 @@ class FirstOrder(Solver):
         )
         passes = -(-jnp.sum(trace.evaluations) // batches) + 1
         finite = jnp.all(jnp.isfinite(found))
-        point = certify(problem, centre(problem, jnp.where(finite, found, theta)))
+        found = centre(problem, jnp.where(finite, found, theta))
+        point = certify(problem, found, scores_of(problem, found))
         tolerance = default_tolerance(theta.dtype) if self.tolerance is None else self.tolerance
         verdict = judge(problem, point, tolerance * total)
         separated = jnp.any(problem.absent) | separates(problem, point.theta, point.scores)

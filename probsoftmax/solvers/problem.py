@@ -16,7 +16,7 @@ in seconds or in years, in float32 or at 1e20, takes the same steps. Centring wo
 it is left out where the bias has a prior.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -90,6 +90,12 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     return Problem(
         with_ones(features), labels, weights, precision, mean, absent, scale, offset, mixed
     )
+
+
+def with_precision(problem: Problem, factor: Float[Array, ""]) -> Problem:
+    """The same rows under a prior on the weights that is ``factor`` times as strong."""
+    precision = problem.precision.at[:, :-1].multiply(factor)
+    return replace(problem, precision=precision)
 
 
 def _class_major(data, weights):
