@@ -41,6 +41,8 @@ from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 BIAS_TRIALS = 40
 DECREMENT_STEPS = 200
+ROUNDINGS = 64
+"""A gradient of a bias below so many roundings of the total weight is 0: no bias could make it smaller."""
 
 
 class Certified(NamedTuple):
@@ -53,15 +55,13 @@ class Certified(NamedTuple):
     gap: Float[Array, ""]
 
 
-def certify(
-    problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]
-) -> Certified:
+def certify(problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]) -> Certified:
     """The point, whose scores are ``scores``, with its biases made stationary, and its duality gap: half a pass."""
     theta, scores = _with_stationary_bias(problem, theta, scores)
     loss, residual, _ = evaluate(problem, scores)
     gradient = gradient_of(problem, theta, residual)
     objective = loss + penalty_of(problem, theta)
-    return Certified(theta, scores, objective, gradient, _gap(problem, gradient, residual))
+    return Certified(theta, scores, objective, gradient, _gap(problem, gradient))
 
 
 def unchecked_gap(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, ""]:
@@ -71,11 +71,11 @@ def unchecked_gap(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Arra
     return jnp.where(jnp.any(flat[:, :-1] & (gradient[:, :-1] != 0)), jnp.inf, jnp.sum(terms))
 
 
-def _gap(problem, gradient, residual):
+def _gap(problem, gradient):
     flat = problem.precision == 0
     # A flat bias is stationary to the rounding of the sum of residuals that is its gradient.
     eps = jnp.finfo(gradient.dtype).eps
-    rounding = 8 * eps * (jnp.sum(jnp.abs(residual), axis=1) + problem.total_weight)
+    rounding = ROUNDINGS * eps * problem.total_weight
     stationary = jnp.all(~flat[:, -1] | (jnp.abs(gradient[:, -1]) <= rounding))
     return jnp.where(stationary, unchecked_gap(problem, gradient), jnp.inf)
 

@@ -25,7 +25,6 @@ from probsoftmax.solvers.problem import (
 )
 from probsoftmax.solvers.status import Status
 
-
 FRESH_STEPS = 20
 """Steps after which the certificate asks for scores that are computed anew."""
 
@@ -98,7 +97,7 @@ class DescentSolver(Solver):
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
         point = look(problem, centre(problem, theta))
-        return descend(self, problem, point, self.start(problem, point))
+        return descend(self, problem, point, self.start(problem, point))[0]
 
 
 class _State(NamedTuple):
@@ -128,9 +127,7 @@ def descend(solver: DescentSolver, problem: Problem, point: Point, memory: Any) 
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
     status = jnp.where(_is_finite(point), Status.MAX_STEPS, Status.DIVERGED).astype(jnp.int32)
     promise = unchecked_gap(problem, point.gradient)
-    state = _State(
-        point, memory, allowed, promise, infinite, zero, zero, zero, zero + 2, status
-    )
+    state = _State(point, memory, allowed, promise, infinite, zero, zero, zero, zero + 2, status)
 
     def running(state: _State) -> Bool[Array, ""]:
         return (state.status == Status.MAX_STEPS) & (state.steps < solver.max_steps)
@@ -160,7 +157,7 @@ def descend(solver: DescentSolver, problem: Problem, point: Point, memory: Any) 
         state.steps,
         (state.halves + 1) // 2,
         state.status,
-    )
+    ), state.memory
 
 
 def default_tolerance(dtype: Any) -> float:

@@ -18,8 +18,7 @@ from jaxtyping import Array, Float, Int
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
-from probsoftmax.solvers.problem import Problem
-
+from probsoftmax.solvers.problem import Problem, centre
 
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""
@@ -31,8 +30,8 @@ class Basis(NamedTuple):
     r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
 
     With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
-    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. Centred features have nothing to do with the bias, whose axis is
-    its own.
+    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. Centred features have nothing to do with the bias, whose
+    axis is its own.
     """
 
     axes: Float[Array, "m m"]
@@ -92,7 +91,8 @@ class LBFGS(DescentSolver):
             memory.metric,
         )
         memory = memory._replace(metric=metric, iteration=age + 1)
-        step = -two_loop(memory, point.gradient)
+        # The metric is singular along flat directions; rounding would walk along them.
+        step = -centre(problem, two_loop(memory, point.gradient))
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
 
     def learn(self, memory: Memory, before: Point, after: Point) -> Memory:
@@ -126,6 +126,21 @@ def fresh_memory(problem: Problem, point: Point, basis: Basis, pairs: int) -> Me
     return Memory(zeros, zeros, zeros[:, 0, 0], zero, basis, metric, zero)
 
 
+def under_another_prior(memory: Memory, before: Problem, here: Problem, point: Point) -> Memory:
+    """What was learnt under one precision, as it would have been learnt under another.
+
+    A change of the gradient along a step is the likelihood's, which is kept, plus the precision times the step.
+    """
+    stiffer = here.precision - before.precision
+    changes = memory.changes + stiffer[None, :, :] * memory.steps
+    products = jnp.sum(memory.steps * changes, axis=(1, 2))
+    curved = products > 0
+    inverse_products = jnp.where(curved, 1 / jnp.where(curved, products, 1), 0)
+    metric = kronecker_metric(here, point.scores, memory.basis)
+    zero = jnp.zeros_like(memory.iteration)
+    return Memory(memory.steps, changes, inverse_products, memory.count, memory.basis, metric, zero)
+
+
 def principal_axes(problem: Problem) -> Basis:
     """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
     weighted = problem.weights[:, None] * problem.features
@@ -137,10 +152,16 @@ def principal_axes(problem: Problem) -> Basis:
     relative = relative.at[-1].set(1)
     if m > LARGEST_ROTATION:
         squares = jnp.sum(weighted * problem.features, axis=0)
-        return Basis(jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision))
+        return Basis(
+            jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision)
+        )
     root = jax.lax.rsqrt(relative)
-    gram = jnp.matmul(weighted.T, problem.features, precision=HIGHEST) * root[:, None] * root[None, :]
-    inner = jnp.eye(m, dtype=bool) | ((jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :])
+    gram = (
+        jnp.matmul(weighted.T, problem.features, precision=HIGHEST) * root[:, None] * root[None, :]
+    )
+    inner = jnp.eye(m, dtype=bool) | (
+        (jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :]
+    )
     squares, vectors = jnp.linalg.eigh(jnp.where(inner, gram, 0))
     penalised = jnp.where(jnp.abs(vectors[-1]) > 0.5, problem.precision[0, -1] > 0, True)
     return Basis(root[:, None] * vectors, jnp.maximum(squares, 0), penalised.astype(root.dtype))
@@ -163,7 +184,9 @@ def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis
 
 def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
     """U ((U^T v Q) / curvature) Q^T."""
-    rotated = jnp.matmul(metric.classes.T, jnp.matmul(v, basis.axes, precision=HIGHEST), precision=HIGHEST)
+    rotated = jnp.matmul(
+        metric.classes.T, jnp.matmul(v, basis.axes, precision=HIGHEST), precision=HIGHEST
+    )
     scaled = jnp.matmul(metric.inverse * rotated, basis.axes.T, precision=HIGHEST)
     return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
 
