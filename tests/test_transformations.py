@@ -1,0 +1,210 @@
+"""Fits under jit, vmap and repeated calls: the same numbers, one trace for equal settings."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+from problems import padded
+
+import probsoftmax as ps
+from probsoftmax.fit import _fit
+
+NEWTON = ps.Newton()
+
+
+def overlapping(precision=0.3):
+    """30 rows of 3 classes that overlap, of 60: the shape that other tests have compiled for."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 3))
+    y = np.argmax(x @ rng.normal(size=(3, 3)) + rng.gumbel(size=(30, 3)) * 1.5, axis=1)
+    return padded(x, y, 3, precision=precision)
+
+
+def stacked(fits):
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *fits)
+
+
+def assert_same_fits(some, others, tolerance=1e-10):
+    chex.assert_trees_all_close(
+        (some.params, some.objective),
+        (others.params, others.objective),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+    np.testing.assert_array_equal(some.status, others.status)
+
+
+# Traces.
+
+
+def traces():
+    """How many programs the fit has been compiled for."""
+    return _fit._cache_size()
+
+
+def test_one_trace_for_every_way_to_write_a_precision():
+    data = overlapping().data()
+    ps.fit_map(data, ps.GaussianPrior(2.0), solver=NEWTON)
+    before = traces()
+    for precision in (1, 1.0, np.float32(1), np.float64(1), jnp.float32(1), jnp.asarray(1.0), 3):
+        for prior in (ps.GaussianPrior(precision), ps.GaussianPrior(precision, 0, 0)):
+            fit = ps.fit_map(data, prior, solver=ps.Newton())
+    assert fit.status == ps.Status.CONVERGED
+    # Maximum likelihood is the same program with other numbers.
+    ps.fit_mle(data, solver=ps.Newton(max_steps=100))
+    assert traces() == before
+
+
+def test_one_trace_for_data_of_one_shape():
+    problem = overlapping()
+    ps.fit_mle(problem.data(), solver=NEWTON)
+    before = traces()
+    other = problem._replace(features=2 * problem.features, labels=problem.labels[::-1].copy())
+    ps.fit_mle(other.data(), solver=NEWTON)
+    ps.fit_mle(ps.make_data(np.nan_to_num(problem.features), problem.labels), solver=NEWTON)
+    assert traces() == before
+
+
+def test_a_jitted_fit_is_traced_once():
+    data = overlapping().data()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def fit(precision):
+        return ps.fit_map(data, ps.GaussianPrior(precision), solver=ps.Newton())
+
+    for precision in (0.1, 1.0, jnp.asarray(2.0)):
+        fit(precision)
+
+
+class Variants(chex.TestCase):
+    """The same numbers whichever way a fit is called."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    def test_the_numbers_do_not_depend_on_the_way_a_fit_is_called(self):
+        data = overlapping().data()
+
+        def fit(data, precision):
+            return ps.fit_map(data, ps.GaussianPrior(precision), solver=NEWTON)
+
+        found = self.variant(fit)(data, jnp.asarray(0.3))
+        wanted = problems.optimum(overlapping())
+        np.testing.assert_allclose(found.params.weights, wanted.weights.astype(float), atol=1e-10)
+        assert found.status == ps.Status.CONVERGED
+
+
+def test_jit_changes_no_digit_worth_having():
+    problem = overlapping()
+    data, prior = problem.data(), problem.prior()
+    alone = ps.fit_map(data, prior, solver=NEWTON)
+    inside = jax.jit(lambda d, p: ps.fit_map(d, p, solver=NEWTON))(data, prior)
+    assert_same_fits(alone, inside, 1e-12)
+    assert alone.steps == inside.steps
+
+
+# vmap.
+
+
+def test_a_fit_is_a_pytree_of_arrays():
+    fit = ps.fit_mle(overlapping().data(), solver=NEWTON)
+    leaves, tree = jax.tree.flatten(fit)
+    assert len(leaves) == 8
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    assert isinstance(jax.tree.unflatten(tree, leaves), ps.Fit)
+    assert fit.steps.dtype == fit.passes.dtype == fit.status.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("solver", [ps.Newton(), ps.LBFGS()])
+def test_vmap_over_precisions_is_a_loop_of_fits(solver):
+    """From maximum likelihood to the prior alone: lanes that end early wait without moving."""
+    data = overlapping().data()
+    precisions = jnp.array([0.0, 1e-4, 0.01, 0.1, 1.0, 10.0, 1e3, 1e30])
+
+    def fit(precision):
+        return ps.fit_map(data, ps.GaussianPrior(precision), solver=solver)
+
+    together = jax.vmap(fit)(precisions)
+    alone = stacked([fit(precision) for precision in precisions])
+    assert_same_fits(together, alone, 1e-10 if isinstance(solver, ps.Newton) else 1e-7)
+    np.testing.assert_array_equal(together.steps, alone.steps)
+    np.testing.assert_array_equal(together.passes, alone.passes)
+
+
+def test_a_lane_of_nan_does_not_touch_the_others():
+    data = overlapping().data()
+    precisions = jnp.array([0.0, jnp.nan, 0.01, 0.1, -1.0, 10.0, 1e3, 1e30])
+
+    def fit(precision):
+        return ps.fit_map(data, ps.GaussianPrior(precision), solver=NEWTON)
+
+    together = jax.vmap(fit)(precisions)
+    good = np.array([0, 2, 3, 5, 6, 7])
+    alone = stacked([fit(precision) for precision in precisions[good]])
+    assert_same_fits(jax.tree.map(lambda part: part[good], together), alone)
+    assert together.status[1] == ps.Status.DIVERGED
+
+
+def test_vmap_over_weights_starts_and_labels_is_a_loop_of_fits():
+    """Bootstrap weights, starts and permuted labels, all at once."""
+    problem, lanes = overlapping(), 4
+    rng = np.random.default_rng(2)
+    counts = rng.multinomial(30, np.full(30, 1 / 30), size=lanes)
+    weights = jnp.asarray(np.concatenate([counts, np.zeros((lanes, 30))], axis=1), float)
+    labels = jnp.asarray(np.stack([problem.labels, *(rng.integers(3, size=60) for _ in range(3))]))
+    starts = ps.Params(rng.normal(size=(lanes, 3, 3)), rng.normal(size=(lanes, 3)))
+    features = jnp.asarray(problem.features)
+
+    def fit(weights, labels, start):
+        data = ps.Data(features, labels, weights, 3)
+        return ps.fit_map(data, ps.GaussianPrior(0.3), solver=NEWTON, init=start)
+
+    lanes_of = [
+        jax.tree.map(lambda part, i=i: part[i], (weights, labels, starts)) for i in range(lanes)
+    ]
+    together = jax.vmap(fit)(weights, labels, starts)
+    assert_same_fits(together, stacked([fit(*lane) for lane in lanes_of]))
+    # A start is no more than a start.
+    elsewhere = jax.vmap(fit)(weights, labels, jax.tree.map(lambda part: -part, starts))
+    chex.assert_trees_all_close(together.params, elsewhere.params, atol=1e-9)
+
+
+def test_vmap_of_jit_of_vmap():
+    data = overlapping().data()
+    weights = jnp.stack([data.weights, data.weights * jnp.linspace(0.5, 1.5, 60)])
+    precisions = jnp.array([0.1, 1.0, 10.0])
+
+    @jax.jit
+    def fit(weights, precision):
+        rows = ps.Data(data.features, data.labels, weights, 3)
+        return ps.fit_map(rows, ps.GaussianPrior(precision), solver=NEWTON)
+
+    together = jax.vmap(lambda w: jax.vmap(lambda p: fit(w, p))(precisions))(weights)
+    chex.assert_shape(together.params.weights, (2, 3, 3, 3))
+    for i in range(2):
+        for j in range(3):
+            lane = jax.tree.map(lambda part, i=i, j=j: part[i, j], together)
+            assert_same_fits(lane, fit(weights[i], precisions[j]))
+
+
+# Precision of numbers.
+
+
+def test_a_fit_has_the_dtype_of_its_features(dtype):
+    problem = overlapping()
+    fit = ps.fit_map(problem.data(dtype), ps.GaussianPrior(0.3), solver=NEWTON)
+    floats = (*fit.params, fit.objective, fit.gap, fit.gradient_norm)
+    assert {part.dtype for part in floats} == {dtype}
+    best = problems.optimum(problem)
+    # An excess of a few roundings, ½ · 0.3 ‖ΔW‖² of it in the coefficients; and it is better than that.
+    atol = np.sqrt(jnp.finfo(dtype).eps) / 30
+    np.testing.assert_allclose(fit.params.weights, best.weights.astype(float), atol=atol)
+    assert fit.status in (ps.Status.CONVERGED, ps.Status.PRECISION_FLOOR)
+
+
+def test_a_default_fit_runs_without_64_bits(x64):
+    data = ps.make_data([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
+    fit = ps.fit_mle(data)
+    assert fit.objective.dtype == (jnp.float64 if x64 else jnp.float32)
+    np.testing.assert_allclose(fit.objective, 2.347486535121345545, rtol=1e-6)
