@@ -117,9 +117,7 @@ def reliability_curve(
     References:
         Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural networks.
 
-    >>> curve = reliability_curve(
-    ...     jnp.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), jnp.array([0, 1, 1]), num_bins=2
-    ... )
+    >>> curve = reliability_curve(jnp.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), jnp.array([0, 1, 1]), num_bins=2)
     >>> print(curve.confidence, curve.accuracy, curve.weight)
     [nan 0.8] [      nan 0.6666667] [0. 3.]
     """
@@ -146,9 +144,7 @@ def reliability_of_events(
     Returns:
         The curve, with the share of events that happened in place of the accuracy.
 
-    >>> curve = reliability_of_events(
-    ...     jnp.array([0.1, 0.2]), jnp.array([0.0, 1.0]), jnp.ones(2), num_bins=1
-    ... )
+    >>> curve = reliability_of_events(jnp.array([0.1, 0.2]), jnp.array([0.0, 1.0]), jnp.ones(2), num_bins=1)
     >>> print(curve.confidence, curve.accuracy, curve.weight)
     [0.15] [0.5] [2.]
     """

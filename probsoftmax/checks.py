@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 
-def check_shape(name: str, array: ArrayLike, expected: tuple[int | None, ...], meaning: str) -> None:
+def check_shape(
+    name: str, array: ArrayLike, expected: tuple[int | None, ...], meaning: str
+) -> None:
     """``ValueError`` unless ``array`` has the shape ``expected``; ``None`` is any length."""
     got = jax.ShapeDtypeStruct(jnp.shape(array), jnp.float32)
     _rewrite(

@@ -8,15 +8,14 @@ or something that is not installed. 2: usage. 130: interrupted. A reader that ha
 import argparse
 import io
 import json
-import math
 import os
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -29,6 +28,8 @@ DATA_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 WIDTH = 110
 SEEDS = 2**32
 """So many seeds scikit-learn has."""
+LEAST, MOST = 1e-30, 1e30
+"""Precisions that leave room for their squares, and on an axis."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        options = _parser().parse_args(arguments)
+        try:
+            options = _parser().parse_args(arguments)
+        except SystemExit as ended:  # argparse has printed help, the version or what is wrong
+            _flush_after(lambda: None)
+            return int(ended.code or 0)
         options.run(options)
-    except SystemExit as ended:  # argparse has printed help, the version or what is wrong
-        return _status_after_flush(int(ended.code or 0))
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except (ImportError, OSError, ValueError, RuntimeError, MemoryError) as error:
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_compare(commands: Any) -> None:  # the type of argparse has no public name
     parser = commands.add_parser(
         "compare",
         help="maximum likelihood against maximum a posteriori, on held-out rows",
@@ -120,9 +123,9 @@ def _seed(text: str) -> int:
 
 def _precision(text: str) -> float:
     with suppress(ValueError):
-        if 0 < float(text) < math.inf:
+        if LEAST <= float(text) <= MOST:
             return float(text)
-    raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    raise argparse.ArgumentTypeError(f"expected a number from {LEAST:g} to {MOST:g}, got {text!r}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -165,29 +168,22 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def _say(text: str) -> None:
     """Print at once, so that a reader who has left is met here and not while Python shuts down."""
+    _flush_after(lambda: print(text))
+
+
+def _flush_after(write: Callable[[], None]) -> None:
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        _silence()
-    except OSError:
-        _silence()
-        raise
-
-
-def _silence() -> None:
-    """Nobody reads any more: what is still in the buffer, and what follows, goes nowhere."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def _status_after_flush(status: int) -> int:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _silence()
-    return status
+        write()
+        if sys.stdout is not None:  # it is where the shell has closed it
+            sys.stdout.flush()
+    except OSError as error:
+        # Nobody reads, or nothing can be written: what is still in the buffer, and what follows, goes nowhere.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _complain(message: str, status: int) -> int:
@@ -196,4 +192,6 @@ def _complain(message: str, status: int) -> int:
 
 
 def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -44,7 +44,9 @@ def gradient(params: Params, data: Data, prior: GaussianPrior) -> Params:
     data = without_absent_rows(data)
     terms = expand(prior, params)
     scores = logits(params, data.features)
-    residual = jax.grad(lambda z: jnp.sum(data.weights * cross_entropy_of_labels(z, data.labels)))(scores)
+    residual = jax.grad(lambda z: jnp.sum(data.weights * cross_entropy_of_labels(z, data.labels)))(
+        scores
+    )
     weights = jnp.matmul(data.features.T, residual, precision=HIGHEST)
     return Params(
         weights + terms.precision * (params.weights - terms.mean),
@@ -75,7 +77,9 @@ def hessian(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, "d
     data = without_absent_rows(data)
     terms = expand(prior, params)
     scores = logits(params, data.features)
-    blocks = hessian_of_scores(with_ones(data.features.astype(scores.dtype)), scores.T, data.weights)
+    blocks = hessian_of_scores(
+        with_ones(data.features.astype(scores.dtype)), scores.T, data.weights
+    )
     (_, d, _, _), k = blocks.shape, data.num_classes
     precision = jnp.concatenate([terms.precision, terms.bias_precision[None, :]]).reshape(-1)
     matrix = jnp.transpose(blocks, (1, 0, 3, 2)).reshape(d * k, d * k)
@@ -146,7 +150,9 @@ def hessian_of_scores(
     root = jnp.sqrt(weights)[None, :] * p
     spread = (root[:, None, :] * features.T[None, :, :]).reshape(k * d, n)
     blocks = -jnp.matmul(spread, spread.T, precision=HIGHEST).reshape(k, d, k, d)
-    own = jnp.einsum("ki,id,ie->kde", weights[None, :] * p * q, features, features, precision=HIGHEST)
+    own = jnp.einsum(
+        "ki,id,ie->kde", weights[None, :] * p * q, features, features, precision=HIGHEST
+    )
     classes = jnp.arange(k)
     return blocks.at[classes, :, classes, :].set(own)
 

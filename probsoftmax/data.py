@@ -75,7 +75,11 @@ def _features(features: ArrayLike) -> np.ndarray:
         raise ValueError(f"features: expected 2 axes (examples, features), got shape {x.shape}")
     if x.shape[0] == 0:
         raise ValueError(f"features: expected at least one example, got shape {x.shape}")
-    if not (jnp.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer) or x.dtype == bool):
+    if not (
+        jnp.issubdtype(x.dtype, np.floating)
+        or np.issubdtype(x.dtype, np.integer)
+        or x.dtype == bool
+    ):
         raise TypeError(f"features: expected real numbers, got dtype {x.dtype}")
     if not jnp.issubdtype(x.dtype, np.floating):
         x = x.astype(jnp.result_type(float))
@@ -97,7 +101,9 @@ def _weights(weights: ArrayLike | None, n: int, dtype: np.dtype) -> np.ndarray:
 def _labels(labels, n, num_classes, present, dtype):
     y = np.asarray(labels)
     if y.shape[:1] != (n,):
-        raise ValueError(f"labels: expected {n} of them, one for each row of features, got shape {y.shape}")
+        raise ValueError(
+            f"labels: expected {n} of them, one for each row of features, got shape {y.shape}"
+        )
     if y.ndim == 2 and np.issubdtype(y.dtype, np.floating):
         return _soft_labels(y.astype(dtype), num_classes, present)
     if y.ndim != 1:
@@ -107,7 +113,9 @@ def _labels(labels, n, num_classes, present, dtype):
         )
     classes = None
     if np.issubdtype(y.dtype, np.floating):
-        _refuse_first(~(np.isfinite(y) & (y == np.floor(y))) & present, y, "labels", "a whole number")
+        _refuse_first(
+            ~(np.isfinite(y) & (y == np.floor(y))) & present, y, "labels", "a whole number"
+        )
         y = np.where(present, y, 0)
     elif not np.issubdtype(y.dtype, np.integer):
         y, classes = _number(y, present)
@@ -120,7 +128,9 @@ def _number(names: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, tuple[H
     known = [name for name, counts in zip(names.tolist(), present, strict=True) if counts]
     kinds = sorted({type(name).__name__ for name in known})
     if len(kinds) > 1:
-        raise ValueError(f"labels: expected names of one kind, got a mixture of {' and '.join(kinds)}")
+        raise ValueError(
+            f"labels: expected names of one kind, got a mixture of {' and '.join(kinds)}"
+        )
     classes = tuple(sorted(set(known)))
     number = {name: j for j, name in enumerate(classes)}
     return np.array([number.get(name, 0) for name in names.tolist()]), classes
@@ -130,7 +140,9 @@ def _integer_labels(y, num_classes, present, classes):
     y = np.where(present, y, 0)
     k = int(y.max()) + 1 if num_classes is None else num_classes
     if classes is not None and len(classes) > k:
-        raise ValueError(f"labels: expected at most {k} classes, got {len(classes)}: {classes[:10]}")
+        raise ValueError(
+            f"labels: expected at most {k} classes, got {len(classes)}: {classes[:10]}"
+        )
     if classes is not None and len(classes) < k:
         k = len(classes) if num_classes is None else k
     _refuse_first((y < 0) | (y >= k), y, "labels", f"a class 0..{k - 1}")

@@ -54,7 +54,9 @@ def negative_log_likelihood(params: Params, data: Data) -> Float[Array, ""]:
     """
     data = without_absent_rows(data)
     scores = logits(params, data.features)
-    check_shape("data.features", scores, (None, data.num_classes), "(after the product with params.weights)")
+    check_shape(
+        "data.features", scores, (None, data.num_classes), "(after the product with params.weights)"
+    )
     return jnp.sum(data.weights * cross_entropy_of_labels(scores, data.labels))
 
 

@@ -292,7 +292,9 @@ def _logsumexp_jvp(axis, primals, tangents):
 
 
 @jax.custom_jvp
-def sigmoid_and_complement(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+def sigmoid_and_complement(
+    x: Float[Array, "..."],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     r""":math:`\sigma(x) = 1/(1+e^{-x})` and :math:`\sigma(-x)`, each with full relative accuracy; the case k = 2."""
     e = jnp.exp(-jnp.abs(x))
     large, small = 1 / (1 + e), e / (1 + e)
@@ -330,7 +332,9 @@ def _prepare(x, axis, where):
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
-    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = (
+        tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    )
     for one in axes:
         if not -x.ndim <= one < x.ndim:
             raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {one}")

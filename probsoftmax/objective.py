@@ -9,8 +9,8 @@ support vector machine exchanges the likelihood for a hinge and keeps the penalt
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from probsoftmax.likelihood import log_likelihood, negative_log_likelihood, without_absent_rows
 from probsoftmax.data import Data
+from probsoftmax.likelihood import log_likelihood, negative_log_likelihood, without_absent_rows
 from probsoftmax.linear import Params, logits
 from probsoftmax.losses import weston_watkins_hinge
 from probsoftmax.prior import GaussianPrior, log_prior, penalty
@@ -78,8 +78,9 @@ def map_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
 
 
 def svm_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, ""]:
-    r"""The multiclass support vector machine: :math:`\sum_i s_i \sum_{j \ne y_i} \max(0, \eta_{ij} - \eta_{i y_i} + 1)`
-    plus the penalty of :func:`map_objective`.
+    r"""The multiclass support vector machine: summed hinges, plus the penalty of :func:`map_objective`.
+
+    .. math:: \sum_i s_i \sum_{j \ne y_i} \max(0, \eta_{ij} - \eta_{i y_i} + 1) + \tfrac12 \sum \tau (W - M)^2
 
     Not minus the log of any probability: a margin, once reached, is worth no more.
 
@@ -100,7 +101,9 @@ def svm_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
     2.0
     """
     if jnp.ndim(data.labels) != 1:
-        raise ValueError(f"data.labels: expected classes of shape (n,) for a hinge, got {jnp.shape(data.labels)}")
+        raise ValueError(
+            f"data.labels: expected classes of shape (n,) for a hinge, got {jnp.shape(data.labels)}"
+        )
     data = without_absent_rows(data)
     hinge = weston_watkins_hinge(logits(params, data.features), data.labels)
     return jnp.sum(data.weights * hinge) + penalty(params, prior)

@@ -7,7 +7,7 @@ or a place.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -239,7 +239,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _look(i):
+def _look(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i], "linestyle": STYLES[i], "marker": MARKERS[i]}
 
 

@@ -1,6 +1,7 @@
 r"""The prior: independent Gaussians on the coefficients,
 
-.. math:: \log p(W) = \sum_{ij}\left[\tfrac12 \log\frac{\tau_{ij}}{2\pi} - \tfrac12 \tau_{ij} (W_{ij} - M_{ij})^2\right].
+.. math::
+    \log p(W) = \sum_{ij}\left[\tfrac12 \log\frac{\tau_{ij}}{2\pi} - \tfrac12 \tau_{ij} (W_{ij} - M_{ij})^2\right].
 
 The precision :math:`\tau` is on the scale of the *summed* negative log-likelihood. Other packages write the same
 penalty on other scales; the conversions at the end of this file are exact.
@@ -28,6 +29,14 @@ class GaussianPrior(NamedTuple):
     """Precision of the bias around 0; broadcasts to ``(k,)``."""
     mean: Float[ArrayLike, "..."] = 0.0
     """Mean M of the weights; broadcasts to ``(d, k)``."""
+
+
+class Terms(NamedTuple):
+    """A prior written out: one precision and one mean for each coefficient."""
+
+    precision: Float[Array, "d k"]
+    bias_precision: Float[Array, " k"]
+    mean: Float[Array, "d k"]
 
 
 def log_prior(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
@@ -72,7 +81,7 @@ def penalty(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
     )
 
 
-def expand(prior: GaussianPrior, params: Params) -> GaussianPrior:
+def expand(prior: GaussianPrior, params: Params) -> Terms:
     """The same prior with one precision and one mean for each coefficient, in the coefficients' dtype."""
     dtype = jnp.result_type(params.weights)
     shape, bias_shape = jnp.shape(params.weights), jnp.shape(params.bias)
@@ -83,7 +92,7 @@ def expand(prior: GaussianPrior, params: Params) -> GaussianPrior:
     ):
         check_floating(name, value)
         check_broadcasts(name, value, target, "(that of the coefficients)")
-    return GaussianPrior(
+    return Terms(
         jnp.broadcast_to(jnp.asarray(prior.precision, dtype), shape),
         jnp.broadcast_to(jnp.asarray(prior.bias_precision, dtype), bias_shape),
         jnp.broadcast_to(jnp.asarray(prior.mean, dtype), shape),
@@ -92,10 +101,12 @@ def expand(prior: GaussianPrior, params: Params) -> GaussianPrior:
 
 def _log_normaliser(precision: Float[Array, "..."]) -> Float[Array, ""]:
     proper = precision > 0
-    return 0.5 * jnp.sum(jnp.where(proper, jnp.log(jnp.where(proper, precision, 1) / (2 * jnp.pi)), 0))
+    return 0.5 * jnp.sum(
+        jnp.where(proper, jnp.log(jnp.where(proper, precision, 1) / (2 * jnp.pi)), 0)
+    )
 
 
-def precision_from_sklearn(C: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."]:  # noqa: N803 - scikit-learn's name
+def precision_from_sklearn(C: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."]:
     r"""Precision of scikit-learn's ``LogisticRegression(C=C)``: :math:`\tau = 1/C`.
 
     With two classes scikit-learn keeps one vector :math:`w = w_1 - w_0`, whose penalty :math:`\tfrac12 \|w\|^2` is
@@ -131,7 +142,9 @@ def precision_from_glmnet(lam: Float[ArrayLike, "..."], n: float) -> Float[Array
     return lam * n
 
 
-def precision_from_weight_decay(decay: Float[ArrayLike, "..."], n: float) -> Float[ArrayLike, "..."]:
+def precision_from_weight_decay(
+    decay: Float[ArrayLike, "..."], n: float
+) -> Float[ArrayLike, "..."]:
     r"""Precision of a weight decay that is *added to the gradient* of a mean loss: :math:`\tau = n\,\mathrm{wd}`.
 
     Decoupled decay (AdamW) is no Gaussian prior and has no precision. Most frameworks decay the bias as well: set

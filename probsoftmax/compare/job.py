@@ -5,7 +5,7 @@ the *validation* rows; the *test* rows are looked at once, to report. Nothing he
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,9 @@ class Result(NamedTuple):
     test: Scores
     reliability: ReliabilityCurve
     """On the test rows."""
+
+
+Stacked = TypeVar("Stacked", Result, ps.Fit)
 
 
 @dataclass(frozen=True)
@@ -154,9 +157,7 @@ def compare(task: Task, precisions: ArrayLike = PRECISIONS) -> Comparison:
     if precisions.size == 0 or not np.all((precisions > 0) & np.isfinite(precisions)):
         raise ValueError(f"precisions: expected positive finite numbers, got {precisions}")
     mle_fit = ps.fit_mle(task.train)
-    sweep_fit = jax.jit(jax.vmap(lambda tau: ps.fit_map(task.train, ps.GaussianPrior(tau))))(
-        jnp.asarray(precisions)
-    )
+    sweep_fit = _fit_sweep(task.train, jnp.asarray(precisions))
     further = jax.tree.map(lambda leaf: FURTHER * leaf, mle_fit.params)
     # All coefficients are scored by one program, the MLE's in front.
     fitted = jax.tree.map(
@@ -165,10 +166,9 @@ def compare(task: Task, precisions: ArrayLike = PRECISIONS) -> Comparison:
         further,
         sweep_fit.params,
     )
-    scored = jax.jit(jax.vmap(lambda params: _score(params, task)))(fitted)
-    mle_fit, sweep_fit, scored, margin = jax.device_get(
-        (mle_fit, sweep_fit, scored, _smallest_margin(mle_fit.params, task.train))
-    )
+    scored = _score_all(fitted, task.train, task.validation, task.test)
+    margin = _smallest_margin(mle_fit.params, task.train)
+    mle_fit, sweep_fit, scored, margin = jax.device_get((mle_fit, sweep_fit, scored, margin))
     sweep = jax.tree.map(lambda leaf: leaf[2:], scored)
     return Comparison(
         task=task,
@@ -183,20 +183,29 @@ def compare(task: Task, precisions: ArrayLike = PRECISIONS) -> Comparison:
     )
 
 
-def at(result: Result, index: int) -> Result:
-    """One precision of a sweep."""
-    return jax.tree.map(lambda leaf: leaf[index], result)
+def at(sweep: Stacked, index: int) -> Stacked:
+    """One precision of a sweep of results or of fits."""
+    return jax.tree.map(lambda leaf: leaf[index], sweep)
 
 
-def _score(params: ps.Params, task: Task) -> Result:
-    probabilities = ps.predict_proba(params, task.test.features)
+@jax.jit
+def _fit_sweep(train: ps.Data, precisions: Float[Array, " l"]) -> ps.Fit:
+    return jax.vmap(lambda tau: ps.fit_map(train, ps.GaussianPrior(tau)))(precisions)
+
+
+@jax.jit
+def _score_all(fitted: ps.Params, train: ps.Data, validation: ps.Data, test: ps.Data) -> Result:
+    return jax.vmap(lambda params: _score(params, train, validation, test))(fitted)
+
+
+def _score(params: ps.Params, train: ps.Data, validation: ps.Data, test: ps.Data) -> Result:
     return Result(
         params,
         jnp.linalg.norm(params.weights),
-        _scores(params, task.train),
-        _scores(params, task.validation),
-        _scores(params, task.test),
-        reliability_curve(probabilities, task.test.labels, num_bins=10),
+        _scores(params, train),
+        _scores(params, validation),
+        _scores(params, test),
+        reliability_curve(ps.predict_proba(params, test.features), test.labels, num_bins=10),
     )
 
 
@@ -212,6 +221,7 @@ def _scores(params: ps.Params, data: ps.Data) -> Scores:
     )
 
 
+@jax.jit
 def _smallest_margin(params: ps.Params, data: ps.Data) -> Float[Array, ""]:
     """How far the label's score is above the highest other one, in the worst of the rows."""
     scores = ps.logits(params, data.features)

@@ -43,31 +43,28 @@ def heading(task: Task) -> str:
 def table(c: Comparison) -> str:
     """The fits, one a line: how good, how large, how exact."""
     lines = [
-        f"{'':<15}{'nats per row':^24}  {'accuracy':^14} {'calib.':>7}{'':8} {'largest':>8}",
-        f"{'fit':<15}{'train':>8}{'valid.':>8}{'test':>8}  {'train':>7}{'test':>7} {'error':>7}"
-        f"{'|W|':>8} {'gradient':>8} {'gap':>8} {'steps':>5}  status",
+        f"{'':13}{'nats per row':^24}  {'accuracy':^13} {'calib.':>7} {'':7} {'largest':>8}",
+        f"{'fit':<13}{'train':>8}{'valid.':>8}{'test':>8}  {'train':>6} {'test':>6} {'error':>7} "
+        f"{'|W|':>7} {'gradient':>8} {'gap':>7} {'steps':>5}  status",
     ]
     for row in _rows(c):
         r, fit = row.result, row.fit
-        line = f"{row.name:<15}"
-        line += "".join(f"{_short(getattr(r, part).nll):>8}" for part in PARTS)
-        line += f"  {r.train.accuracy:7.4f}{r.test.accuracy:7.4f}"
-        line += f" {r.test.calibration_error:7.4f}{_short(r.norm):>8}"
-        if fit is None:
-            line += f" {'-':>8} {'-':>8} {'-':>5}"
-        else:
-            line += f" {fit.gradient_norm:8.1e} {fit.gap:8.1e} {fit.steps:5d}"
-        lines.append(f"{line}  {row.note}")
+        nll = "".join(f"{_short(getattr(r, part).nll):>8}" for part in PARTS)
+        score = f"{r.train.accuracy:.4f} {r.test.accuracy:.4f} {r.test.calibration_error:7.4f}"
+        exact = f"{'-':>8} {'-':>7} {'-':>5}"
+        if fit is not None:
+            exact = f"{fit.gradient_norm:8.1e} {fit.gap:7.1e} {fit.steps:5d}"
+        lines.append(f"{row.name:<13}{nll}  {score} {_short(r.norm):>7} {exact}  {row.note}")
     return "\n".join(lines)
 
 
 def _rows(c: Comparison) -> Iterator[_Row]:
     yield _Row("MLE", c.mle, c.mle_fit, _status(c.mle_fit))
     if c.further is not None:
-        yield _Row(MORE, c.further, None, "(further the same way)")
+        yield _Row(MORE, c.further, None, "further on")
     shown = np.linspace(0, len(c.precisions) - 1, min(ROWS, len(c.precisions)))
     for i in sorted({*np.rint(shown).astype(int).tolist(), c.best}):
-        fit = jax.tree.map(lambda leaf: leaf[i], c.sweep_fit)  # noqa: B023 - used up within its turn
+        fit = at(c.sweep_fit, i)
         note = _status(fit) + (", best" if i == c.best else "")
         yield _Row(f"MAP {c.precisions[i]:.3g}", at(c.sweep, i), fit, note)
 
@@ -77,8 +74,8 @@ def _status(fit: ps.Fit) -> str:
 
 
 def _short(x: Any) -> str:
-    """Four digits at most, in seven columns."""
-    return f"{x:.3g}" if abs(x) < 1e-3 or abs(x) >= 1e4 else f"{x:#.4g}"
+    """Two to four digits, in seven columns."""
+    return f"{x:#.4g}".rstrip(".") if 1e-3 <= abs(x) < 1e4 else f"{x:.1e}"
 
 
 def notes(c: Comparison) -> list[str]:
@@ -111,7 +108,10 @@ def _about_the_mle(c: Comparison) -> str:
         )
     if status != ps.Status.SEPARATED:
         return f"MLE: the fit ended with {status.name}, which is not the optimum; its row is no estimate."
-    stopped = f"There is no maximum of the likelihood: the row shows where the fit stopped, after {c.mle_fit.steps} steps"
+    stopped = (
+        "There is no maximum of the likelihood: the row shows where the fit stopped, after "
+        f"{c.mle_fit.steps} steps"
+    )
     if c.further is None:
         return (
             "MLE: SEPARATED. Along some direction the likelihood rises without end, although where the fit stopped "
@@ -131,7 +131,7 @@ def numbers(c: Comparison) -> dict[str, Any]:
     best = at(c.sweep, c.best)
     maps = [
         {"precision": c.precisions[i]}
-        | _fit_numbers(jax.tree.map(lambda leaf: leaf[i], c.sweep_fit))  # noqa: B023 - as above
+        | _fit_numbers(at(c.sweep_fit, i))
         | _result_numbers(at(c.sweep, i))
         for i in range(len(c.precisions))
     ]

@@ -5,6 +5,7 @@ is a rule for the direction (:class:`DescentSolver`); everything else, and every
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -72,11 +73,15 @@ class Direction(NamedTuple):
     """How often X was read for it."""
 
 
+@dataclass(frozen=True)
 class DescentSolver(Solver):
     """A solver that is a rule for directions."""
 
-    max_steps: int
-    tolerance: float | None
+    max_steps: int = 2000
+    """Most steps; 0 certifies the start."""
+    tolerance: float | None = None
+    """Nats for each unit of weight that the fit may be off; ``default_tolerance`` of the dtype if ``None``."""
+
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""
     patience: ClassVar[int] = 20
@@ -97,7 +102,8 @@ class DescentSolver(Solver):
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
         point = look(problem, centre(problem, theta))
-        return descend(self, problem, point, self.start(problem, point))[0]
+        solution, _ = descend(self, problem, point, self.start(problem, point))
+        return solution
 
 
 class _State(NamedTuple):
@@ -119,8 +125,10 @@ class _State(NamedTuple):
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
 
 
-def descend(solver: DescentSolver, problem: Problem, point: Point, memory: Any) -> Solution:
-    """The loop, from a point that has been looked at."""
+def descend(
+    solver: DescentSolver, problem: Problem, point: Point, memory: Any
+) -> tuple[Solution, Any]:
+    """The loop, from a point that has been looked at; and the memory at its end."""
     dtype = point.theta.dtype
     tolerance = default_tolerance(dtype) if solver.tolerance is None else solver.tolerance
     allowed = tolerance * problem.total_weight

@@ -69,10 +69,6 @@ class LBFGS(DescentSolver):
     Memory for ``2 * pairs`` copies of the coefficients.
     """
 
-    max_steps: int = 2000
-    """Most steps; 0 certifies the start."""
-    tolerance: float | None = None
-    """Nats for each unit of weight that the fit may be off; the dtype's epsilon if ``None``."""
     pairs: int = 10
     """How many past steps are remembered."""
 

@@ -45,7 +45,7 @@ class Carry(NamedTuple):
 
     params: PyTree
     state: PyTree
-    order: Int[Array, " n"] | None
+    order: Int[Array, " n"]
     step: Int[Array, ""]
 
 
@@ -132,7 +132,7 @@ def start(
     params: PyTree, optimizer: optax.GradientTransformation, state: PyTree | None, data: Data | None
 ) -> Carry:
     """The carry before the first step."""
-    order = None if data is None else jnp.arange(data.features.shape[0])
+    order = jnp.arange(0 if data is None else data.features.shape[0])
     state = optimizer.init(params) if state is None else state
     return Carry(params, state, order, jnp.zeros((), jnp.int32))
 
@@ -150,7 +150,10 @@ def scan_steps(
     optimizer = optax.with_extra_args_support(optimizer)
 
     def step(carry: Carry, _: None):
-        carry, batch = _next_batch(carry, data, key, batch_size)
+        if data is None or key is None or batch_size is None:
+            batch = data
+        else:
+            carry, batch = _next_batch(carry, data, key, batch_size)
 
         def value_of(params: PyTree) -> Float[Array, ""]:
             return objective(params) if data is None else objective(params, batch)
@@ -171,7 +174,7 @@ def scan_steps(
         evaluations += sum(
             count for _, count in optax.tree.get_all_with_path(state, "num_linesearch_steps")
         )
-        trace = Trace(value, optax.tree.norm(gradient, jnp.inf), evaluations)
+        trace = Trace(jnp.asarray(value), optax.tree.norm(gradient, jnp.inf), evaluations)
         return Carry(params, state, carry.order, carry.step + 1), trace
 
     return jax.lax.scan(step, carry, None, length=steps)
@@ -181,11 +184,9 @@ def _stores_value_and_gradient(state: PyTree) -> bool:
     return all(optax.tree.get(state, name) is not None for name in ("value", "grad"))
 
 
-def _next_batch(carry: Carry, data: Data | None, key: PRNGKeyArray | None, batch_size: int | None):
+def _next_batch(carry: Carry, data: Data, key: PRNGKeyArray, batch_size: int) -> tuple[Carry, Data]:
     """The rows of this step, their weights scaled so that they stand for all n."""
-    if batch_size is None:
-        return carry, data
-    n = carry.order.shape[0]
+    n = data.features.shape[0]
     batch_size = min(batch_size, n)
     batches = math.ceil(n / batch_size)
     epoch, place = carry.step // batches, carry.step % batches

@@ -22,8 +22,6 @@ class Newton(DescentSolver):
 
     max_steps: int = 100
     """Most steps; 0 certifies the start."""
-    tolerance: float | None = None
-    """Nats for each unit of weight that the fit may be off; the dtype's epsilon if ``None``."""
 
     exact: ClassVar[bool] = True
     patience: ClassVar[int] = 4

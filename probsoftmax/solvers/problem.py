@@ -57,7 +57,8 @@ class Problem:
     @property
     def shape(self) -> tuple[int, int]:
         """(k, m), that of the coefficients."""
-        return self.precision.shape
+        k, m = self.precision.shape
+        return k, m
 
     @property
     def total_weight(self) -> Float[Array, ""]:
