@@ -26,7 +26,7 @@ from probsoftmax.solvers.problem import (
     Problem,
     gradient_in_units,
     make_problem,
-    to_params,
+    to_centred_params,
     to_theta,
     with_absent_classes_out_of_sight,
 )
@@ -135,7 +135,7 @@ def report(problem: Problem, solution: Solution) -> Fit:
     """A solution in the caller's units."""
     theta = with_absent_classes_out_of_sight(problem, solution.theta)
     return Fit(
-        to_params(problem, theta),
+        to_centred_params(problem, theta),
         solution.objective,
         solution.gap,
         jnp.max(jnp.abs(gradient_in_units(problem, solution.gradient))),

@@ -251,6 +251,9 @@ def _judge(solver, problem, state, allowed):
         point=point,
         target=jnp.minimum(state.target, 0.1 * state.promise),
         promise=jnp.where(ended, state.promise, jnp.inf),
+        # The biases have moved: progress is measured anew.
+        best=jnp.full_like(state.best, jnp.inf),
+        stalled=jnp.zeros_like(state.stalled),
         fresh=state.steps,
         halves=state.halves + 1 + stale + 2 * passes,
         status=status.astype(jnp.int32),

@@ -92,20 +92,25 @@ class LBFGS(DescentSolver):
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
 
     def learn(self, memory: Memory, before: Point, after: Point) -> Memory:
-        """Keep the pair, if the objective curves along it."""
+        """Keep the pair, if the objective curves along it; forget them all if the step was not taken.
+
+        Pairs whose differences are mere rounding can make the recursion point uphill. The metric never does.
+        """
         step, change = after.theta - before.theta, after.gradient - before.gradient
         product = jnp.sum(step * change)
         eps = jnp.finfo(step.dtype).eps
         curved = product > eps * jnp.sqrt(jnp.sum(step**2) * jnp.sum(change**2))
+        taken = jnp.any(step != 0)
         place = memory.count % self.pairs
 
         def kept(array: Float[Array, "p ..."], new: Float[Array, "..."]) -> Float[Array, "p ..."]:
             return array.at[place].set(jnp.where(curved, new, array[place]))
 
+        inverse_products = kept(memory.inverse_products, 1 / jnp.where(curved, product, 1))
         return Memory(
             kept(memory.steps, step),
             kept(memory.changes, change),
-            kept(memory.inverse_products, 1 / jnp.where(curved, product, 1)),
+            jnp.where(taken, inverse_products, 0),
             memory.count + curved,
             memory.basis,
             memory.metric,

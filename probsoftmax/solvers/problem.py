@@ -146,8 +146,14 @@ def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
     return jnp.concatenate([weights, bias[None, :]]).T
 
 
+def to_centred_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
+    """The way back to the class-centred one of the solutions: a flat bias is centred in the caller's units."""
+    weights, bias = to_params(problem, centre(problem, theta))
+    return Params(weights, bias - jnp.where(flat_features(problem)[-1], jnp.mean(bias), 0))
+
+
 def to_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
-    """The way back: W = a W', b = b' - c W'."""
+    """W = a W', b = b' - c W': linear in theta."""
     weights, bias = theta[:, :-1].T, theta[:, -1]
     bias = bias - jnp.matmul(problem.offset, weights, precision=HIGHEST)
     return Params(weights * problem.scale[:, None], bias)
@@ -165,7 +171,7 @@ def with_absent_classes_out_of_sight(
     best_present = jnp.min(jnp.max(scores_of(problem, theta), axis=0))
     own = jnp.max(product(problem, theta), axis=1)
     sunk = theta[:, -1] + (best_present - own) + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
-    return centre(problem, theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1])))
+    return theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1]))
 
 
 def flat_features(problem: Problem) -> Bool[Array, " m"]:
