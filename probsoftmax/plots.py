@@ -108,7 +108,7 @@ def weight_images(
         A figure.
     """
     k = len(class_names)
-    figure = new_figure(0.92 * k + 2.2, 1.05 * len(weights) + 0.3)
+    figure = new_figure(0.92 * k + 2.2, 1.0 * len(weights) + 0.25)
     figure.set_layout_engine("compressed")  # images are square: no space is left between them
     grid = figure.subplots(len(weights), k, squeeze=False)
     for j, name in enumerate(class_names):

@@ -83,9 +83,9 @@ def notes(c: Comparison) -> list[str]:
     best, rows = at(c.sweep, c.best), len(c.task.test.labels)
     said = [
         _about_the_mle(c),
-        f"best: the precision with the least nats per row on the validation rows. Every fit saw the training rows "
-        f"only, and the test rows chose nothing. Its mean confidence on them is {best.test.confidence:.3f}, and it is "
-        f"right in {best.test.accuracy:.3f}; one row of {rows} is {1 / rows:.4f}.",
+        f"best: the prior precision with the fewest nats per row on the validation rows. On the test rows its mean "
+        f"confidence is {best.test.confidence:.3f}, and it is right in {best.test.accuracy:.3f}. Every fit saw the "
+        f"training rows only, and the test rows chose nothing; one of {rows} is {1 / rows:.4f}.",
         "gap: so many nats, at most, is the objective (a sum over the training rows) above its minimum; inf where "
         "there is no prior and so no such bound. |W|: root of the sum of squares. calib. error: on the test rows, "
         "confidence against accuracy in 15 bins of equal width.",
@@ -108,10 +108,7 @@ def _about_the_mle(c: Comparison) -> str:
         )
     if status != ps.Status.SEPARATED:
         return f"MLE: the fit ended with {status.name}, which is not the optimum; its row is no estimate."
-    stopped = (
-        "There is no maximum of the likelihood: the row shows where the fit stopped, after "
-        f"{c.mle_fit.steps} steps"
-    )
+    stopped = f"No maximum of the likelihood exists: the row is where the fit stopped, after {c.mle_fit.steps} steps"
     if c.further is None:
         return (
             "MLE: SEPARATED. Along some direction the likelihood rises without end, although where the fit stopped "
@@ -119,9 +116,9 @@ def _about_the_mle(c: Comparison) -> str:
         )
     test = c.further.test
     return (
-        "MLE: SEPARATED. Its scores put every training row on the right side, so larger coefficients of the same "
-        f"proportions are always likelier. {stopped}. {MORE} goes on from there, and shows where that leads: a mean "
-        f"confidence of {test.confidence:.3f} on the test rows, of which it gets {test.accuracy:.3f} right, at "
+        "MLE: SEPARATED. Its scores put every training row on the right side, so larger coefficients in the same "
+        f"proportions are always likelier. {stopped}. {MORE} goes further the same way, and shows where it leads: a "
+        f"mean confidence of {test.confidence:.3f} on the test rows, of which it gets {test.accuracy:.3f} right, at "
         f"{_short(test.nll)} nats a row."
     )
 
@@ -232,6 +229,7 @@ def _sweep_figure(c: Comparison) -> "Figure":
     upper.set_ylim(bottom=0.2 * held_out.min())
     upper.set_xlabel("")
     upper.yaxis.set_major_formatter("{x:g}")
+    upper.yaxis.set_minor_formatter("{x:g}" if held_out.max() < 2 * held_out.min() else "")
     lower.get_legend().remove()
     figure.suptitle(f"{c.task.name}: the sweep of the prior precision")
     return figure
