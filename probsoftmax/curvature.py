@@ -14,15 +14,24 @@ rounding; it is written out because the sums are cheaper this way round, and bec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
-from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
-from probsoftmax.linear import Params, logits
+from probsoftmax.likelihood import (
+    RunningSum,
+    check_fit,
+    cross_entropy_of_labels,
+    without_absent_rows,
+)
+from probsoftmax.linear import HIGHEST as HIGHEST
+from probsoftmax.linear import Params, logits, pull
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
 
-HIGHEST = jax.lax.Precision.HIGHEST
+BLOCK = 1 << 19
+"""Numbers that are held for a Hessian besides itself, unless 128 rows need more."""
 
 
 def gradient(params: Params, data: Data, prior: GaussianPrior) -> Params:
@@ -36,20 +45,23 @@ def gradient(params: Params, data: Data, prior: GaussianPrior) -> Params:
     Returns:
         Params of the same shapes, in nats per unit of coefficient.
 
+    Raises:
+        ValueError: shapes that do not fit together.
+
     >>> from probsoftmax.data import make_data
     >>> from probsoftmax.linear import init_params
     >>> print(gradient(init_params(1, 2), make_data([[1.0], [3.0]], [0, 1]), GaussianPrior()).weights)
     [[ 1. -1.]]
     """
+    check_fit(params, data)
     data = without_absent_rows(data)
     terms = expand(prior, params)
     scores = logits(params, data.features)
     residual = jax.grad(lambda z: jnp.sum(data.weights * cross_entropy_of_labels(z, data.labels)))(
         scores
     )
-    weights = jnp.matmul(data.features.T, residual, precision=HIGHEST)
     return Params(
-        weights + terms.precision * (params.weights - terms.mean),
+        pull(residual.T, data.features).T + terms.precision * (params.weights - terms.mean),
         jnp.sum(residual, axis=0) + terms.bias_precision * params.bias,
     )
 
@@ -66,14 +78,16 @@ def hessian(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, "d
         ``(d+1, k, d+1, k)``, the bias as the last feature. Singular where the prior is flat: adding one number to all
         the biases changes nothing.
 
+    Raises:
+        ValueError: shapes that do not fit together.
+
     >>> from probsoftmax.data import make_data
     >>> from probsoftmax.linear import init_params
-    >>> print(hessian(init_params(1, 2), make_data([[2.0]], [0], num_classes=2), GaussianPrior()).reshape(4, 4))
-    [[ 2.  -1.   0.5 -0.5]
-     [-1.   2.  -0.5  0.5]
-     [ 0.5 -0.5  0.25 -0.25]
-     [-0.5  0.5 -0.25  0.25]]
+    >>> print(hessian(init_params(1, 2), make_data([[2.0]], [0], num_classes=2), GaussianPrior())[0, :, 0, :])
+    [[ 2. -1.]
+     [-1.  2.]]
     """
+    check_fit(params, data)
     data = without_absent_rows(data)
     terms = expand(prior, params)
     scores = logits(params, data.features)
@@ -100,19 +114,24 @@ def hessian_vector_product(
     Returns:
         Params of the same shapes.
 
+    Raises:
+        ValueError: shapes that do not fit together.
+
     >>> from probsoftmax.data import make_data
     >>> from probsoftmax.linear import init_params
     >>> zero, one = init_params(1, 2), Params(jnp.array([[1.0, 0.0]]), jnp.zeros(2))
     >>> print(hessian_vector_product(zero, make_data([[2.0]], [0], num_classes=2), GaussianPrior(), one).weights)
     [[ 2. -1.]]
     """
+    check_fit(params, data)
+    check_shape("vector.weights", vector.weights, jnp.shape(params.weights), "(that of params)")
+    check_shape("vector.bias", vector.bias, jnp.shape(params.bias), "(that of params)")
     data = without_absent_rows(data)
     terms = expand(prior, params)
     scores, tangent = logits(params, data.features), logits(vector, data.features)
     pulled = data.weights[:, None] * softmax_tangent(scores, tangent, axis=-1)
-    weights = jnp.matmul(data.features.T, pulled, precision=HIGHEST)
     return Params(
-        weights + terms.precision * vector.weights,
+        pull(pulled.T, data.features).T + terms.precision * vector.weights,
         jnp.sum(pulled, axis=0) + terms.bias_precision * vector.bias,
     )
 
@@ -133,9 +152,10 @@ def hessian_of_scores(
 ) -> Float[Array, "k d k d"]:
     r""":math:`\sum_i s_i S_i \otimes x_i x_i^\top`, the Hessian of the likelihood in the coefficients of ``features``.
 
-    One wide product gives all the blocks :math:`-\sum_i s_i p_{ij} p_{il}\, x_i x_i^\top` at full speed; the diagonal
-    ones, :math:`+\sum_i s_i p_{ij} q_{ij}\, x_i x_i^\top`, are k small products. (All k(k+1)/2 blocks one by one are
-    half the arithmetic and several times the time.)
+    Its blocks are the k(k-1)/2 sums :math:`B_{jl} = \sum_i s_i p_{ij} p_{il}\, x_i x_i^\top`, negated off the
+    diagonal, and on it :math:`\sum_{l \ne j} B_{jl}`, for :math:`q_j = \sum_{l \ne j} p_l`: terms of one sign, and a
+    shift of all classes is a null direction by construction. The result is symmetric to the last bit. Rows are taken in
+    blocks, so that what is held besides the result does not grow with n.
 
     Args:
         features: ``(n, d)``, a column of ones among them if there is a bias.
@@ -143,18 +163,78 @@ def hessian_of_scores(
         weights: of the examples, ``(n,)``.
 
     Returns:
-        ``(k, d, k, d)``, symmetric.
+        ``(k, d, k, d)``.
     """
     (n, d), k = features.shape, scores.shape[0]
-    p, q = softmax_and_complement(scores, (0,))
-    root = jnp.sqrt(weights)[None, :] * p
-    spread = (root[:, None, :] * features.T[None, :, :]).reshape(k * d, n)
-    blocks = -jnp.matmul(spread, spread.T, precision=HIGHEST).reshape(k, d, k, d)
-    own = jnp.einsum(
-        "ki,id,ie->kde", weights[None, :] * p * q, features, features, precision=HIGHEST
+    pairs = len(np.tril_indices(k, -1)[0])
+    sums, width = (
+        (_sums_of_squares, d * (d + 1) // 2) if 2 * pairs >= d else (_sums_of_products, pairs * d)
     )
-    classes = jnp.arange(k)
-    return blocks.at[classes, :, classes, :].set(own)
+    rows = max(128, BLOCK // max(pairs + width, 1))
+    if n <= rows:
+        total = sums(features, scores, weights)
+    else:
+        # Block i has the rows i, i + blocks, i + 2 blocks, ...: where rows are sharded, every device has some of each.
+        blocks = -(-n // rows)
+        rows = -(-n // blocks)
+        pad = (0, blocks * rows - n)
+        x = jnp.pad(features, (pad, (0, 0))).reshape(rows, blocks, d)
+        z = jnp.pad(scores, ((0, 0), pad)).reshape(k, rows, blocks)
+        s = jnp.pad(weights, pad).reshape(rows, blocks)
+
+        def add(i: int, running: RunningSum) -> RunningSum:
+            return running.add(sums(x[:, i], z[:, :, i], s[:, i]))
+
+        shape = jax.eval_shape(sums, x[:, 0], z[:, :, 0], s[:, 0])
+        total = jax.lax.fori_loop(
+            0, blocks, add, RunningSum.of(jnp.zeros(shape.shape, shape.dtype))
+        ).value()
+    return _assemble(total if total.ndim == 3 else _unfold(total, d), k)
+
+
+def _weights_of_pairs(
+    scores: Float[Array, "k n"], weights: Float[Array, " n"]
+) -> Float[Array, "pairs n"]:
+    p, _ = softmax_and_complement(scores, (0,))
+    j, l = np.tril_indices(scores.shape[0], -1)
+    return weights[None, :] * p[j] * p[l]
+
+
+def _sums_of_squares(
+    x: Float[Array, "n d"], z: Float[Array, "k n"], s: Float[Array, " n"]
+) -> Float[Array, "pairs d(d+1)/2"]:
+    """Lower triangles of B: one product of the weights of the pairs and the n lower triangles of x x^T.
+
+    A quarter of the arithmetic of all blocks; the triangles are the price, and they serve all the pairs.
+    """
+    a, b = np.tril_indices(x.shape[1])
+    return jnp.matmul(_weights_of_pairs(z, s), x[:, a] * x[:, b], precision=HIGHEST)
+
+
+def _sums_of_products(
+    x: Float[Array, "n d"], z: Float[Array, "k n"], s: Float[Array, " n"]
+) -> Float[Array, "pairs d d"]:
+    """B, one wide product of weighted features and features: for few classes, where the triangles would be more."""
+    weighted = _weights_of_pairs(z, s)[:, None, :] * x.T[None, :, :]
+    pairs, d, n = weighted.shape
+    blocks = jnp.matmul(weighted.reshape(pairs * d, n), x, precision=HIGHEST).reshape(pairs, d, d)
+    return 0.5 * (blocks + jnp.swapaxes(blocks, 1, 2))
+
+
+def _unfold(triangles: Float[Array, "pairs d(d+1)/2"], d: int) -> Float[Array, "pairs d d"]:
+    a, b = np.tril_indices(d)
+    place = np.zeros((d, d), np.int32)
+    place[a, b] = place[b, a] = np.arange(len(a))
+    return triangles[:, place]
+
+
+def _assemble(blocks: Float[Array, "pairs d d"], k: int) -> Float[Array, "k d k d"]:
+    j, l = np.tril_indices(k, -1)
+    place = np.full((k, k), len(j))  # one place more, for the diagonal: zeros
+    place[j, l] = place[l, j] = np.arange(len(j))
+    off = jnp.pad(blocks, ((0, 1), (0, 0), (0, 0)))[place]
+    diagonal = np.eye(k, dtype=bool)[:, :, None, None]
+    return jnp.transpose(jnp.where(diagonal, jnp.sum(off, axis=1)[:, None], -off), (0, 2, 1, 3))
 
 
 def with_ones(features: Float[Array, "n d"]) -> Float[Array, "n d+1"]:

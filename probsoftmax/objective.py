@@ -10,7 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probsoftmax.data import Data
-from probsoftmax.likelihood import log_likelihood, negative_log_likelihood, without_absent_rows
+from probsoftmax.likelihood import (
+    check_fit,
+    log_likelihood,
+    negative_log_likelihood,
+    without_absent_rows,
+)
 from probsoftmax.linear import Params, logits
 from probsoftmax.losses import weston_watkins_hinge
 from probsoftmax.prior import GaussianPrior, log_prior, penalty
@@ -29,10 +34,13 @@ def log_joint(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, 
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: shapes that do not fit together.
+
     >>> from probsoftmax.data import make_data
     >>> from probsoftmax.linear import init_params
     >>> print(log_joint(init_params(1, 2), make_data([[1.0], [2.0]], [0, 1]), GaussianPrior()))
-    -3.2241716
+    -3.22417
     """
     return log_likelihood(params, data) + log_prior(params, prior)
 
@@ -46,6 +54,9 @@ def mle_objective(params: Params, data: Data) -> Float[Array, ""]:
 
     Returns:
         A scalar, at least 0.
+
+    Raises:
+        ValueError: shapes that do not fit together.
 
     >>> from probsoftmax.data import make_data
     >>> from probsoftmax.linear import init_params
@@ -69,6 +80,9 @@ def map_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
     Returns:
         A scalar, at least 0.
 
+    Raises:
+        ValueError: shapes that do not fit together.
+
     >>> from probsoftmax.data import make_data
     >>> params = Params(jnp.array([[1.0, -1.0]]), jnp.zeros(2))
     >>> print(map_objective(params, make_data([[1.0], [2.0]], [0, 1]), GaussianPrior(precision=2.0)))
@@ -78,11 +92,12 @@ def map_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
 
 
 def svm_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, ""]:
-    r"""The multiclass support vector machine: summed hinges, plus the penalty of :func:`map_objective`.
+    r"""What the multiclass support vector machine minimises, in margins.
 
     .. math:: \sum_i s_i \sum_{j \ne y_i} \max(0, \eta_{ij} - \eta_{i y_i} + 1) + \tfrac12 \sum \tau (W - M)^2
 
-    Not minus the log of any probability: a margin, once reached, is worth no more.
+    The hinge in the place of the likelihood, the penalty that of :func:`map_objective`. Not minus the log of any
+    probability: a margin, once reached, is worth no more.
 
     Args:
         params: weights ``(d, k)`` and bias ``(k,)``.
@@ -93,7 +108,7 @@ def svm_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
         A scalar, at least 0, in margins.
 
     Raises:
-        ValueError: soft labels, for which a hinge is not defined.
+        ValueError: soft labels, for which a hinge is not defined; shapes that do not fit together.
 
     >>> from probsoftmax.data import make_data
     >>> from probsoftmax.linear import init_params
@@ -104,6 +119,7 @@ def svm_objective(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
         raise ValueError(
             f"data.labels: expected classes of shape (n,) for a hinge, got {jnp.shape(data.labels)}"
         )
+    check_fit(params, data)
     data = without_absent_rows(data)
     hinge = weston_watkins_hinge(logits(params, data.features), data.labels)
     return jnp.sum(data.weights * hinge) + penalty(params, prior)

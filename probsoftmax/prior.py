@@ -1,26 +1,28 @@
 r"""The prior: independent Gaussians on the coefficients,
 
-.. math::
-    \log p(W) = \sum_{ij}\left[\tfrac12 \log\frac{\tau_{ij}}{2\pi} - \tfrac12 \tau_{ij} (W_{ij} - M_{ij})^2\right].
+.. math:: \log p(W) = \sum_{ij} \tfrac12 \left[\log\frac{\tau_{ij}}{2\pi} - \tau_{ij} (W_{ij} - M_{ij})^2\right].
 
 The precision :math:`\tau` is on the scale of the *summed* negative log-likelihood. Other packages write the same
 penalty on other scales; the conversions at the end of this file are exact.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from probsoftmax.checks import check_broadcasts, check_floating
+from probsoftmax.checks import check_broadcasts, check_floating, check_values
 from probsoftmax.linear import Params
 
 
 class GaussianPrior(NamedTuple):
     """Gaussian prior on the coefficients, flat where a precision is 0 (the bias, by default).
 
-    A precision of 0 everywhere makes maximum a posteriori into maximum likelihood.
+    A precision of 0 everywhere makes maximum a posteriori into maximum likelihood. A negative, NaN or infinite
+    precision is a ``ValueError`` where it is used; a traced one, which has no value yet, makes value and gradient NaN.
     """
 
     precision: Float[ArrayLike, "..."] = 1.0
@@ -31,14 +33,6 @@ class GaussianPrior(NamedTuple):
     """Mean M of the weights; broadcasts to ``(d, k)``."""
 
 
-class Terms(NamedTuple):
-    """A prior written out: one precision and one mean for each coefficient."""
-
-    precision: Float[Array, "d k"]
-    bias_precision: Float[Array, " k"]
-    mean: Float[Array, "d k"]
-
-
 def log_prior(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
     r"""Log-density of the coefficients, normalised where the precision is positive, in nats.
 
@@ -47,10 +41,13 @@ def log_prior(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
         prior: precisions and mean.
 
     Returns:
-        A scalar. Entries with precision 0 (a flat, improper prior) contribute exactly 0.
+        A scalar. Entries with precision 0 (a flat, improper prior) contribute exactly 0; so does their derivative in
+        the precision, which in truth has no limit there.
 
     Raises:
-        ValueError: a precision or mean that does not broadcast to its coefficients.
+        TypeError: a precision or mean that is not a real number.
+        ValueError: a precision or mean that does not broadcast to its coefficients; a precision that is negative,
+            NaN or infinite.
 
     >>> from probsoftmax.linear import init_params
     >>> print(log_prior(init_params(1, 2), GaussianPrior(precision=1.0)))  # 2 log N(0; 0, 1)
@@ -76,13 +73,23 @@ def penalty(params: Params, prior: GaussianPrior) -> Float[Array, ""]:
     """
     terms = expand(prior, params)
     deviation = params.weights - terms.mean
+    # (tau x) x and not tau (x x): a flat direction may hold numbers whose squares overflow, and 0 * inf is NaN.
     return 0.5 * (
-        jnp.sum(terms.precision * deviation**2) + jnp.sum(terms.bias_precision * params.bias**2)
+        jnp.sum(terms.precision * deviation * deviation)
+        + jnp.sum(terms.bias_precision * params.bias * params.bias)
     )
 
 
+class Terms(NamedTuple):
+    """A prior with one precision and one mean for each coefficient."""
+
+    precision: Float[Array, "d k"]
+    bias_precision: Float[Array, " k"]
+    mean: Float[Array, "d k"]
+
+
 def expand(prior: GaussianPrior, params: Params) -> Terms:
-    """The same prior with one precision and one mean for each coefficient, in the coefficients' dtype."""
+    """The prior of every coefficient of ``params``, in their dtype."""
     dtype = jnp.result_type(params.weights)
     shape, bias_shape = jnp.shape(params.weights), jnp.shape(params.bias)
     for name, value, target in (
@@ -92,18 +99,35 @@ def expand(prior: GaussianPrior, params: Params) -> Terms:
     ):
         check_floating(name, value)
         check_broadcasts(name, value, target, "(that of the coefficients)")
+    check_prior(prior)
     return Terms(
-        jnp.broadcast_to(jnp.asarray(prior.precision, dtype), shape),
-        jnp.broadcast_to(jnp.asarray(prior.bias_precision, dtype), bias_shape),
+        _poisoned(jnp.broadcast_to(jnp.asarray(prior.precision, dtype), shape)),
+        _poisoned(jnp.broadcast_to(jnp.asarray(prior.bias_precision, dtype), bias_shape)),
         jnp.broadcast_to(jnp.asarray(prior.mean, dtype), shape),
     )
 
 
+def check_prior(prior: GaussianPrior) -> None:
+    """``ValueError`` for a precision that is negative, NaN or infinite, or a mean that is not finite, unless traced."""
+    for name in ("precision", "bias_precision"):
+        check_values(f"prior.{name}", getattr(prior, name), _is_precision, "a finite number >= 0")
+    check_values("prior.mean", prior.mean, np.isfinite, "a finite number")
+
+
+def _is_precision(values: np.ndarray) -> np.ndarray:
+    return (values >= 0) & np.isfinite(values)
+
+
+def _poisoned(precision: Float[Array, "..."]) -> Float[Array, "..."]:
+    # Multiplied, not selected: a selected constant would leave the derivative in the precision finite and wrong.
+    return precision * jnp.where(precision >= 0, 1, jnp.nan).astype(precision.dtype)
+
+
 def _log_normaliser(precision: Float[Array, "..."]) -> Float[Array, ""]:
-    proper = precision > 0
-    return 0.5 * jnp.sum(
-        jnp.where(proper, jnp.log(jnp.where(proper, precision, 1) / (2 * jnp.pi)), 0)
-    )
+    flat = precision == 0
+    # Two logarithms: a subnormal quotient would be flushed to 0.
+    terms = jnp.log(jnp.where(flat, 1, precision)) - math.log(2 * math.pi)
+    return 0.5 * jnp.sum(jnp.where(flat, 0, terms))
 
 
 def precision_from_sklearn(C: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."]:
@@ -113,14 +137,18 @@ def precision_from_sklearn(C: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."
     that of the symmetric form at twice the precision: there :math:`\tau = 2/C`.
 
     Args:
-        C: inverse strength of scikit-learn's penalty, > 0.
+        C: inverse strength of scikit-learn's penalty, > 0; infinity is no penalty.
 
     Returns:
         Precision for three classes or more.
 
+    Raises:
+        ValueError: a C that is not positive.
+
     >>> precision_from_sklearn(4.0)
     0.25
     """
+    check_values("C", C, lambda values: values > 0, "a number > 0")
     return 1 / C
 
 
@@ -130,15 +158,20 @@ def precision_from_glmnet(lam: Float[ArrayLike, "..."], n: float) -> Float[Array
     glmnet penalises standardised features unless told ``standardize = FALSE``; standardise them here as well.
 
     Args:
-        lam: glmnet's lambda, on the mean loss.
+        lam: glmnet's lambda, on the mean loss, >= 0.
         n: number of examples, or the sum of their weights.
 
     Returns:
         Precision.
 
+    Raises:
+        ValueError: a lambda or n that is negative, NaN or infinite.
+
     >>> precision_from_glmnet(0.25, n=100)
     25.0
     """
+    check_values("lam", lam, _is_precision, "a finite number >= 0")
+    check_values("n", n, _is_precision, "a finite number >= 0")
     return lam * n
 
 
@@ -151,13 +184,18 @@ def precision_from_weight_decay(
     ``bias_precision`` to the same number then.
 
     Args:
-        decay: weight decay on the mean loss.
+        decay: weight decay on the mean loss, >= 0.
         n: number of examples, or the sum of their weights.
 
     Returns:
         Precision.
 
+    Raises:
+        ValueError: a decay or n that is negative, NaN or infinite.
+
     >>> precision_from_weight_decay(1e-2, n=1000)
     10.0
     """
+    check_values("decay", decay, _is_precision, "a finite number >= 0")
+    check_values("n", n, _is_precision, "a finite number >= 0")
     return decay * n

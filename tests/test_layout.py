@@ -17,6 +17,8 @@ FLOORS = [
     "checks",
     "numerics",
     "losses",
+    "features",
+    "labels",
     "data",
     "linear",
     "likelihood",
