@@ -28,11 +28,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST, softmax_tangent
 from probsoftmax.numerics import softmax_and_complement
+from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.problem import (
     Problem,
     evaluate,
     flat_features,
     gradient_of,
+    has_flat_weights,
     penalty_of,
     product,
     pull,
@@ -40,6 +42,7 @@ from probsoftmax.solvers.problem import (
 from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 BIAS_TRIALS = 40
+LONGEST_BIAS_STEP = 20.0
 DECREMENT_STEPS = 200
 ROUNDINGS = 64
 """A gradient of a bias below so many roundings of the total weight is 0: no bias could make it smaller."""
@@ -87,31 +90,42 @@ class _Biases(NamedTuple):
     """What is to be tried next."""
     norm: Float[Array, ""]
     """Of the gradient at ``shift``, squared."""
+    value: Float[Array, ""]
+    """The objective at ``shift``, but for the weights' part."""
     trials: Int[Array, ""]
 
 
 def _with_stationary_bias(problem, theta, scores):
     """Newton steps on the biases alone: k numbers, scores shifted by them, X untouched."""
     tau, deviation = problem.precision[:, -1], (theta - problem.mean)[:, -1]
-    size = jnp.abs(deviation) + 1
+    size, eps = jnp.abs(deviation) + 1, jnp.finfo(scores.dtype).eps
 
     def unfinished(state: _Biases) -> Bool[Array, ""]:
-        significant = jnp.any(jnp.abs(state.step) > jnp.finfo(scores.dtype).eps * size)
+        significant = jnp.any(jnp.abs(state.step) > eps * size)
         return (significant | (state.trials == 0)) & (state.trials < BIAS_TRIALS)
 
     def trial(state: _Biases) -> _Biases:
         shift = state.shift + state.step
-        _, residual, p = evaluate(problem, scores + shift[:, None])
+        loss, residual, p = evaluate(problem, scores + shift[:, None])
+        value = loss + 0.5 * jnp.sum(tau * (deviation + shift) ** 2)
         gradient = jnp.sum(residual, axis=1) + tau * (deviation + shift)
         norm = jnp.sum(gradient**2)
-        # A Newton step, shortened until it leads down; the first trial is where the biases are.
-        better = norm < state.norm
-        step = jnp.where(better, -_solve_for_bias(problem, p, gradient), 0.25 * state.step)
-        shift = jnp.where(better, shift, state.shift)
-        return _Biases(shift, step, jnp.where(better, norm, state.norm), state.trials + 1)
+        # A Newton step, shortened until it leads down; the first trial is where the biases are. Where rows are so
+        # confident that nothing curves, the step is held to what changes a probability from one end to the other.
+        better = (norm < state.norm) & (value <= state.value + 16 * eps * jnp.abs(state.value))
+        newton = -_solve_for_bias(problem, p, gradient)
+        newton = newton * jnp.minimum(1, LONGEST_BIAS_STEP / jnp.max(jnp.abs(newton)))
+        step = jnp.where(better, newton, 0.25 * state.step)
+        return _Biases(
+            jnp.where(better, shift, state.shift),
+            step,
+            jnp.where(better, norm, state.norm),
+            jnp.where(better, value, state.value),
+            state.trials + 1,
+        )
 
-    zero = jnp.zeros_like(tau)
-    start = _Biases(zero, zero, jnp.full_like(tau[0], jnp.inf), jnp.zeros((), jnp.int32))
+    zero, infinite = jnp.zeros_like(tau), jnp.full_like(tau[0], jnp.finfo(tau.dtype).max)
+    start = _Biases(zero, zero, infinite, infinite, jnp.zeros((), jnp.int32))
     shift = jax.lax.while_loop(unfinished, trial, start).shift
     return theta.at[:, -1].add(shift), scores + shift[:, None]
 
@@ -134,7 +148,7 @@ class Verdict(NamedTuple):
 
 
 def judge(problem: Problem, point: Certified, allowed: Float[Array, ""]) -> Verdict:
-    """By the gap where there is one, by the exact Newton decrement where the prior is flat."""
+    """By the gap if every weight has a prior, by the exact Newton decrement if some weight is flat."""
 
     def by_gap(point: Certified) -> Verdict:
         return Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
@@ -143,42 +157,27 @@ def judge(problem: Problem, point: Certified, allowed: Float[Array, ""]) -> Verd
         decrement, passes = newton_decrement(problem, point)
         return Verdict(decrement <= allowed, passes)
 
-    return jax.lax.cond(jnp.isfinite(point.gap), by_gap, by_decrement, point)
+    return jax.lax.cond(has_flat_weights(problem), by_decrement, by_gap, point)
 
 
 def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:
     r"""Half the squared Newton decrement, :math:`\tfrac12 \nabla^\top H^{-1} \nabla`, and the passes it took.
 
-    By conjugate gradients, no matrix formed.
-
-    Their iterates' :math:`\tfrac12 \nabla^\top x_j` increase to it; they are followed until the residual is a
-    thousandth of the gradient in the norm of the diagonal of H.
+    By conjugate gradients, whose iterates' :math:`\tfrac12 \nabla^\top x_j` increase to it; they are followed until the
+    residual is a thousandth of the gradient. inf if that is not reached, or if the gradient has an entry along which
+    nothing curves any more: then the decrement says nothing.
     """
     p, q = softmax_and_complement(point.scores, (0,))
     squares = jnp.matmul(problem.weights[None, :] * p * q, problem.features**2, precision=HIGHEST)
     diagonal = squares + problem.precision
     inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
 
-    def curved_by(v):
+    def curved_by(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
         moved = softmax_tangent(point.scores, product(problem, v), 0)
         return pull(problem, problem.weights[None, :] * moved) + problem.precision * v
 
-    def unfinished(state):
-        _, _, _, rho, start, step = state
-        return (rho > 1e-6 * start) & (step < DECREMENT_STEPS)
-
-    def iterate(state):
-        x, r, direction, rho, start, step = state
-        curved = curved_by(direction)
-        alpha = rho / jnp.sum(direction * curved)
-        x, r = x + alpha * direction, r - alpha * curved
-        z = inverse * r
-        following = jnp.sum(r * z)
-        return x, r, z + following / rho * direction, following, start, step + 1
-
-    r = point.gradient
-    z = inverse * r
-    rho = jnp.sum(r * z)
-    state = (jnp.zeros_like(r), r, z, rho, rho, jnp.zeros((), jnp.int32))
-    x, _, _, _, _, step = jax.lax.while_loop(unfinished, iterate, state)
-    return 0.5 * jnp.sum(point.gradient * x), step
+    solved = conjugate_gradients(
+        curved_by, point.gradient, lambda r: inverse * r, reduction=1e-3, max_steps=DECREMENT_STEPS
+    )
+    known = solved.converged & ~jnp.any((diagonal <= 0) & (point.gradient != 0))
+    return jnp.where(known, 0.5 * jnp.sum(point.gradient * solved.x), jnp.inf), solved.steps

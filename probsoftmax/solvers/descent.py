@@ -19,6 +19,7 @@ from probsoftmax.solvers.problem import (
     centre,
     evaluate,
     gradient_of,
+    has_flat_weights,
     penalty_of,
     product,
     scores_of,
@@ -238,8 +239,8 @@ def _judge(solver, problem, state, allowed):
     certified = certify(problem, point.theta, scores)
     if solver.exact:
         # The promise is the decrement of the point that the last step left: it is better by now.
-        bounded = jnp.isfinite(certified.gap)
-        proven, passes = jnp.where(bounded, certified.gap, state.promise) <= allowed, 0
+        measure = jnp.where(has_flat_weights(problem), state.promise, certified.gap)
+        proven, passes = measure <= allowed, 0
     else:
         proven, passes = judge(problem, certified, allowed)
     alive = (state.status == Status.MAX_STEPS) | (state.status == Status.PRECISION_FLOOR)

@@ -18,6 +18,7 @@ from probsoftmax.curvature import gradient, softmax_tangent
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric, principal_axes
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
@@ -81,29 +82,14 @@ def solve_hessian(
         metric = kronecker_metric(problem, scores, basis)
 
         def solve(matvec, b: Float[Array, "k m"]) -> Float[Array, "k m"]:
-            return _conjugate_gradients(matvec, b, lambda r: apply_inverse(metric, basis, r))
+            # To the floor of the dtype: what is solved for is small, a derivative.
+            reduction = 100 * float(jnp.finfo(b.dtype).eps)
+            return conjugate_gradients(
+                matvec,
+                b,
+                lambda r: apply_inverse(metric, basis, r),
+                reduction=reduction,
+                max_steps=SOLVE_STEPS,
+            ).x
 
     return jax.lax.custom_linear_solve(curved, right, solve, symmetric=True)
-
-
-def _conjugate_gradients(matvec, right, preconditioner):
-    """To the floor of the dtype: the right-hand side is small, its solution is a derivative."""
-    eps = jnp.finfo(right.dtype).eps
-
-    def unfinished(state):
-        _, _, _, rho, start, step = state
-        return (rho > (100 * eps) ** 2 * start) & (step < SOLVE_STEPS)
-
-    def iterate(state):
-        x, r, direction, rho, start, step = state
-        curved = matvec(direction)
-        alpha = rho / jnp.sum(direction * curved)
-        x, r = x + alpha * direction, r - alpha * curved
-        z = preconditioner(r)
-        following = jnp.sum(r * z)
-        return x, r, z + following / rho * direction, following, start, step + 1
-
-    z = preconditioner(right)
-    rho = jnp.sum(right * z)
-    state = (jnp.zeros_like(right), right, z, rho, rho, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, iterate, state)[0]

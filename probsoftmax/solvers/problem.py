@@ -179,6 +179,11 @@ def flat_features(problem: Problem) -> Bool[Array, " m"]:
     return jnp.all(problem.precision == 0, axis=0)
 
 
+def has_flat_weights(problem: Problem) -> Bool[Array, ""]:
+    """Whether the prior is flat on some weight: then no gap exists, and perhaps no finite optimum."""
+    return jnp.any(problem.precision[:, :-1] == 0)
+
+
 def centre(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
     """The class-centred one of the coefficients that differ by a shift along a flat direction."""
     shift = jnp.where(flat_features(problem), jnp.mean(theta, axis=0), 0)
@@ -222,6 +227,8 @@ def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
         y = problem.labels
         loss = -jnp.sum(jnp.where(y == 0, 0, y * log_p), axis=0)
         gradient = p * (1 - y) - y * q
+    # A row of weight 0 carries a label of no meaning, perhaps that of an absent class, whose loss is infinite.
+    loss = jnp.where(problem.weights == 0, 0, loss)
     return Rows(jnp.sum(problem.weights * loss), problem.weights[None, :] * gradient, p)
 
 
@@ -262,8 +269,7 @@ def separates(
     def look(delta: Float[Array, "k n"]) -> Bool[Array, ""]:
         return _recedes(problem, _flat_part(problem, direction, delta))
 
-    somewhere_flat = jnp.any(problem.precision[:, :-1] == 0)
-    return jax.lax.cond(somewhere_flat, look, lambda _: jnp.zeros((), bool), delta)
+    return jax.lax.cond(has_flat_weights(problem), look, lambda _: jnp.zeros((), bool), delta)
 
 
 def _recedes(problem, delta):
