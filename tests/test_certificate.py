@@ -179,6 +179,29 @@ def test_a_chosen_optimum_is_found(solver, seed):
     assert_no_lie(fit, problem, problems.objective(problem, wanted))
 
 
+def test_certifying_never_makes_a_point_worse():
+    """Unequal classes, biases far off: Newton steps on them alone overshoot, and must be kept in check."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(24, 6)), np.repeat([0, 1, 2], [18, 4, 2])
+    problem = problems.problem(x, y, 3, precision=np.ones((6, 3)))
+    alone = problem._replace(precision=np.full((6, 3), 1e30))  # what biases can do with W = 0
+    best = problems.optimum(alone)
+    for size in (1.0, 3.0, 10.0, 30.0, 300.0):
+        for bias in (
+            np.array([-1.0, 0.5, 0.5]),
+            np.array([0.5, 0.5, -1.0]),
+            np.array([0, 1.0, -1]),
+        ):
+            start = ps.Params(np.zeros((6, 3)), size * bias)
+            fit = jax.device_get(
+                ps.fit_map(
+                    problem.data(), problem.prior(), solver=ps.Newton(max_steps=0), init=start
+                )
+            )
+            np.testing.assert_allclose(fit.params.bias, best.bias.astype(float), atol=1e-9)
+            assert np.isfinite(fit.gap)
+
+
 @pytest.mark.parametrize("solver", [ps.Newton(), ps.LBFGS()])
 def test_a_prior_mean_far_away_is_no_precision_floor(solver):
     """½τM² = 1e15 nats at the start: the objective there must not decide, by its rounding, what is left to gain."""
