@@ -11,6 +11,9 @@ likelihood, ``fit_map`` the product; every fit says how far, at most, it is from
 Array(True, dtype=bool)
 """
 
+from probsoftmax.calibration import brier_score as brier_score
+from probsoftmax.calibration import expected_calibration_error as expected_calibration_error
+from probsoftmax.calibration import reliability_curve as reliability_curve
 from probsoftmax.data import Data as Data
 from probsoftmax.data import make_data as make_data
 from probsoftmax.fit import Fit as Fit
@@ -41,6 +44,7 @@ from probsoftmax.objective import log_joint as log_joint
 from probsoftmax.objective import map_objective as map_objective
 from probsoftmax.objective import mle_objective as mle_objective
 from probsoftmax.objective import svm_objective as svm_objective
+from probsoftmax.path import fit_path as fit_path
 from probsoftmax.prior import GaussianPrior as GaussianPrior
 from probsoftmax.prior import log_prior as log_prior
 from probsoftmax.prior import precision_from_glmnet as precision_from_glmnet

@@ -1,0 +1,78 @@
+"""Derivatives of a fit, against central differences of refits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import probsoftmax as ps
+from probsoftmax.solvers import implicit
+
+RNG = np.random.default_rng(0)
+N, D, K = 24, 3, 3
+FEATURES = RNG.normal(size=(N, D)) + 3
+SOFT = RNG.dirichlet(np.ones(K), N)
+WEIGHTS = RNG.uniform(0.5, 2, N)
+HELD_OUT = ps.Data(jnp.asarray(RNG.normal(size=(10, D))), jnp.arange(10) % K, jnp.ones(10), K)
+INPUTS = {
+    "precision": RNG.uniform(0.5, 2, (D, K)),
+    "mean": RNG.normal(size=(D, K)),
+    "features": FEATURES,
+    "labels": SOFT,
+    "weights": WEIGHTS,
+}
+STEP = 1e-4
+
+
+def outer(inputs):
+    """A loss on other rows, and the objective itself."""
+    data = ps.Data(inputs["features"], inputs["labels"], inputs["weights"], K)
+    prior = ps.GaussianPrior(inputs["precision"], 0.0, inputs["mean"])
+    fit = ps.fit_map(data, prior)
+    return ps.negative_log_likelihood(fit.params, HELD_OUT) + 0.1 * fit.objective
+
+
+@pytest.fixture(params=["factorised", "conjugate gradients"])
+def way(request, monkeypatch):
+    """Both ways of solving with the Hessian."""
+    if request.param == "conjugate gradients":
+        monkeypatch.setattr(implicit, "DENSE", 0)
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("way")
+def test_forward_and_reverse_mode_match_refits():
+    gradient = jax.jit(jax.grad(outer))(INPUTS)
+    for name, value in INPUTS.items():
+        move = RNG.normal(size=value.shape)
+        if name == "labels":
+            move = 0.01 * (move - move.mean(axis=1, keepdims=True))  # rows go on summing to 1
+        plus, minus = (outer(INPUTS | {name: value + t * STEP * move}) for t in (1, -1))
+        difference = (plus - minus) / (2 * STEP)
+        np.testing.assert_allclose(jnp.sum(gradient[name] * move), difference, rtol=1e-6)
+        tangents = {other: jnp.zeros_like(x) for other, x in INPUTS.items()} | {name: move}
+        _, forward = jax.jvp(outer, (INPUTS,), (tangents,))
+        np.testing.assert_allclose(forward, difference, rtol=1e-6)
+
+
+def test_derivatives_map_and_nest():
+    data = ps.Data(jnp.asarray(FEATURES), jnp.arange(N) % K, jnp.asarray(WEIGHTS), K)
+
+    def loss(tau):
+        return ps.negative_log_likelihood(ps.fit_map(data, ps.GaussianPrior(tau)).params, HELD_OUT)
+
+    taus = jnp.array([0.3, 1.0, 5.0])
+    slopes = jax.vmap(jax.grad(loss))(taus)
+    second = jax.vmap(jax.hessian(loss))(taus)
+    for tau, slope, curvature in zip(taus, slopes, second, strict=True):
+        up, here, down = loss(tau + STEP), loss(tau), loss(tau - STEP)
+        np.testing.assert_allclose(slope, (up - down) / (2 * STEP), rtol=1e-6)
+        np.testing.assert_allclose(curvature, (up - 2 * here + down) / STEP**2, rtol=1e-4)
+
+
+def test_what_is_known_about_a_fit_is_a_constant():
+    data = ps.Data(jnp.asarray(FEATURES), jnp.arange(N) % K, jnp.asarray(WEIGHTS), K)
+    slope = jax.grad(lambda tau: ps.fit_map(data, ps.GaussianPrior(tau)).gap)(1.0)
+    assert slope == 0
