@@ -198,8 +198,12 @@ def test_certifying_never_makes_a_point_worse():
                     problem.data(), problem.prior(), solver=ps.Newton(max_steps=0), init=start
                 )
             )
-            np.testing.assert_allclose(fit.params.bias, best.bias.astype(float), atol=1e-9)
-            assert np.isfinite(fit.gap)
+            value = problems.objective(problem, fit.params)
+            assert value <= problems.objective(problem, start) * (1 + 1e-14)
+            # As far as a softmax is not saturated they are found, and then there is a bound.
+            if size <= 10:
+                np.testing.assert_allclose(fit.params.bias, best.bias.astype(float), atol=1e-9)
+                assert np.isfinite(fit.gap)
 
 
 @pytest.mark.parametrize("solver", [ps.Newton(), ps.LBFGS()])
