@@ -19,6 +19,9 @@ from probsoftmax.data import make_data as make_data
 from probsoftmax.fit import Fit as Fit
 from probsoftmax.fit import fit_map as fit_map
 from probsoftmax.fit import fit_mle as fit_mle
+from probsoftmax.information import cross_entropy as cross_entropy
+from probsoftmax.information import entropy as entropy
+from probsoftmax.information import kl_divergence as kl_divergence
 from probsoftmax.likelihood import log_likelihood as log_likelihood
 from probsoftmax.likelihood import negative_log_likelihood as negative_log_likelihood
 from probsoftmax.linear import Params as Params
@@ -34,9 +37,6 @@ from probsoftmax.losses import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
 )
 from probsoftmax.losses import weston_watkins_hinge as weston_watkins_hinge
-from probsoftmax.numerics import cross_entropy as cross_entropy
-from probsoftmax.numerics import entropy as entropy
-from probsoftmax.numerics import kl_divergence as kl_divergence
 from probsoftmax.numerics import log_softmax as log_softmax
 from probsoftmax.numerics import logsumexp as logsumexp
 from probsoftmax.numerics import softmax as softmax

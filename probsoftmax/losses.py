@@ -35,8 +35,8 @@ def softmax_cross_entropy_with_integer_labels(
         labels: classes 0..k-1, ``(...)``.
 
     Returns:
-        Losses ``(...)``; relative error of a few ulp down to underflow. +inf for a label whose score is -inf. NaN, with a
-        NaN gradient, for a label outside 0..k-1 (-1 is not the last class).
+        Losses ``(...)``; relative error of a few ulp down to underflow. +inf for a label whose score is -inf. NaN,
+        with a NaN gradient, for a label outside 0..k-1 (-1 is not the last class).
 
     Raises:
         TypeError: labels that are not integers, logits that are not real numbers.

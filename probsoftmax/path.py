@@ -56,8 +56,8 @@ def fit_path(
     >>> from probsoftmax.data import make_data
     >>> data = make_data([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
     >>> path = fit_path(data, jnp.array([0.1, 1.0, 10.0]))
-    >>> print(path.params.weights[:, 0, 1].round(2))
-    [0.4  0.26 0.07]
+    >>> print((100 * path.params.weights[:, 0, 1]).round())
+    [43. 30.  8.]
     """
     dtype = compute_dtype(data.features.dtype)
     precisions = jnp.asarray(precisions, dtype)

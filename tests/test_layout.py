@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "probsoftmax"
 FLOORS = [
     "checks",
     "numerics",
+    "information",
     "losses",
     "features",
     "labels",

@@ -23,10 +23,12 @@ from probsoftmax.solvers.problem import (
     penalty_of,
     product,
     scores_of,
-    separates,
 )
+from probsoftmax.solvers.recession import separates
 from probsoftmax.solvers.status import Status
 
+LONGEST = 100.0
+"""Most nats by which the first trial of a line search changes a score."""
 FRESH_STEPS = 20
 """Steps after which the certificate asks for scores that are computed anew."""
 
@@ -191,11 +193,12 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     before = state.point
     direction = solver.direction(problem, before, state.memory)
     delta = product(problem, direction.theta)
-    slope = jnp.sum(before.gradient * direction.theta)
-    found = search(
-        problem, before.theta, before.scores, before.objective, direction.theta, delta, slope
-    )
-    theta = before.theta + found.length * direction.theta
+    # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
+    shrunk = jnp.minimum(1, LONGEST / jnp.max(jnp.abs(delta)))
+    towards, delta = shrunk * direction.theta, shrunk * delta
+    slope = jnp.sum(before.gradient * towards)
+    found = search(problem, before.theta, before.scores, before.objective, towards, delta, slope)
+    theta = before.theta + found.length * towards
     after = Point(
         theta,
         before.scores + found.length * delta,
@@ -209,9 +212,7 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     progress = moved & (gained | (direction.promise < 0.9 * state.best))
     stalled = jnp.where(progress, 0, state.stalled + 1)
     status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
-    separated = separates(problem, point.theta, point.scores) | separates(
-        problem, direction.theta, delta
-    )
+    separated = separates(problem, point.theta, point.scores) | separates(problem, towards, delta)
     remaining = unchecked_gap(problem, point.gradient)
     promise = jnp.where(jnp.isfinite(remaining), remaining, direction.promise)
     return _State(
@@ -247,7 +248,10 @@ def _judge(solver, problem, state, allowed):
     status = jnp.where(alive & proven, Status.CONVERGED, state.status)
     status = jnp.where(jnp.any(problem.absent), Status.SEPARATED, status)
     ended = status != Status.MAX_STEPS
+    # An iterate that separates is the proof of it: its biases stay where they are.
+    proof = state.status == Status.SEPARATED
     point = Point(certified.theta, certified.scores, certified.objective, certified.gradient)
+    point = jax.tree.map(lambda new, old: jnp.where(proof, old, new), point, state.point)
     return state._replace(
         point=point,
         target=jnp.minimum(state.target, 0.1 * state.promise),

@@ -16,7 +16,8 @@ from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.certificate import certify, judge
 from probsoftmax.solvers.descent import Solution, Solver, default_tolerance
 from probsoftmax.solvers.minimize import scan_steps, start
-from probsoftmax.solvers.problem import Problem, centre, scores_of, separates
+from probsoftmax.solvers.problem import Problem, centre, scores_of
+from probsoftmax.solvers.recession import separates
 from probsoftmax.solvers.status import Status
 
 
@@ -37,7 +38,8 @@ class FirstOrder(Solver):
     seed: int = 0
     """Of the shuffling of minibatches."""
     tolerance: float | None = None
-    """Nats for each unit of weight below which the fit is called converged; the dtype's epsilon if ``None``."""
+    """Nats for each unit of weight below which the fit is called converged; ``default_tolerance`` of the dtype if
+    ``None``."""
 
     standardise: ClassVar[bool] = False
 

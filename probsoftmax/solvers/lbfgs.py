@@ -80,9 +80,14 @@ class LBFGS(DescentSolver):
         """Minus the recursion's inverse Hessian times the gradient."""
         # After steps 1, 2, 4, 8, ...: the fit moves less and less.
         age = memory.iteration
+        # Without a pair again, the last step was refused: the probabilities are so confident that the metric is of no
+        # use either. That of equal probabilities is as safe as a metric can be.
+        refused = (memory.count > 0) & jnp.all(memory.inverse_products == 0)
+        undecided = jnp.where(problem.absent[:, None], -jnp.inf, jnp.zeros_like(point.scores))
+        scores = jnp.where(refused, undecided, point.scores)
         metric = jax.lax.cond(
-            (age > 0) & ((age & (age - 1)) == 0),
-            lambda _: kronecker_metric(problem, point.scores, memory.basis),
+            refused | ((age > 0) & ((age & (age - 1)) == 0)),
+            lambda _: kronecker_metric(problem, scores, memory.basis),
             lambda metric: metric,
             memory.metric,
         )
@@ -111,7 +116,7 @@ class LBFGS(DescentSolver):
             kept(memory.steps, step),
             kept(memory.changes, change),
             jnp.where(taken, inverse_products, 0),
-            memory.count + curved,
+            jnp.maximum(memory.count + curved, 1),
             memory.basis,
             memory.metric,
             memory.iteration,

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.problem import Problem, evaluate
+from probsoftmax.solvers.problem import Problem, evaluate, penalty_of
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
@@ -60,7 +60,6 @@ def search(
     The first trial is 1, what a Newton direction asks for.
     """
     deviation = theta - problem.mean
-    prior_value = 0.5 * jnp.sum(problem.precision * deviation**2)
     prior_slope = jnp.sum(problem.precision * deviation * direction)
     prior_curvature = jnp.sum(problem.precision * direction**2)
     eps = jnp.finfo(scores.dtype).eps
@@ -69,7 +68,8 @@ def search(
         t = bracket.following
         moved = scores + t * delta
         loss, residual, p = evaluate(problem, moved)
-        value = loss + prior_value + t * prior_slope + 0.5 * t**2 * prior_curvature
+        # Not by the parabola of the penalty: far from the mean its terms cancel, and the value would be too low.
+        value = loss + penalty_of(problem, theta + t * direction)
         slope_here = jnp.sum(residual * delta) + prior_slope + t * prior_curvature
         noise = 4 * eps * (jnp.sum(jnp.abs(residual * delta)) + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))

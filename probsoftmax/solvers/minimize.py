@@ -98,7 +98,7 @@ def minimize(
         raise ValueError(f"batch_size: expected a number >= 1, got {batch_size}")
     carry = start(params, optimizer, state, data)
     run = partial(_run, objective=objective, optimizer=optimizer, batch_size=batch_size)
-    if not progress:
+    if not progress or steps == 0:
         carry, trace = run(carry, data, key, steps=steps)
     else:
         carry, trace = _run_with_bar(run, carry, data, key, steps)

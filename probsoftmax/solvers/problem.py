@@ -80,7 +80,7 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
             jnp.zeros(features.shape[1], features.dtype),
         )
     precision = jnp.concatenate(
-        [terms.precision * scale[:, None] ** 2, terms.bias_precision[None, :]]
+        [terms.precision * scale[:, None] * scale[:, None], terms.bias_precision[None, :]]
     ).T
     mean = jnp.concatenate(
         [terms.mean / scale[:, None], jnp.zeros_like(terms.bias_precision)[None, :]]
@@ -115,16 +115,16 @@ def _class_totals(labels, weights, num_classes):
 
 def _standardise(features, weights, terms):
     present = (weights > 0)[:, None]
-    first = _power_of_two(jnp.max(jnp.abs(features), axis=0))
+    first = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
     features = features * first[None, :]
     mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
     mean = jnp.where(jnp.any(terms.bias_precision != 0), 0, mean)
     features = jnp.where(present, features - mean[None, :], 0)
     # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
     # so that neither the curvature of the data nor that of the prior can overflow.
-    second = _power_of_two(jnp.max(jnp.abs(features), axis=0))
-    stiffest = jnp.max(terms.precision, axis=1) * first**2
-    second = jnp.where(stiffest > 0, jnp.minimum(second, _power_of_two(jnp.sqrt(stiffest))), second)
+    second = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
+    stiffest = jnp.sqrt(jnp.max(terms.precision, axis=1)) * first
+    second = jnp.where(stiffest > 0, jnp.minimum(second, _power_of_two(stiffest)), second)
     return features * second[None, :], first * second, mean * second
 
 
@@ -147,8 +147,17 @@ def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
 
 
 def to_centred_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
-    """The way back to the class-centred one of the solutions: a flat bias is centred in the caller's units."""
-    weights, bias = to_params(problem, centre(problem, theta))
+    """The way back, to the best of the coefficients with the same probabilities.
+
+    One number added to a feature in all classes changes the prior alone: it is chosen so that the precisions times the
+    deviations from the mean sum to 0. Where the prior is flat, so that the coefficients do, in the caller's units.
+    """
+    total = jnp.sum(problem.precision, axis=0)
+    deviation = jnp.sum(problem.precision * (theta - problem.mean), axis=0)
+    shift = jnp.where(
+        total > 0, deviation / jnp.where(total > 0, total, 1), jnp.mean(theta, axis=0)
+    )
+    weights, bias = to_params(problem, theta - shift[None, :])
     return Params(weights, bias - jnp.where(flat_features(problem)[-1], jnp.mean(bias), 0))
 
 
@@ -161,7 +170,7 @@ def to_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
 
 def gradient_in_units(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
     """A gradient in the caller's units, features measured from their means: dE/dW = (dE/dW') / a."""
-    return gradient / jnp.concatenate([problem.scale, jnp.ones_like(problem.scale[:1])])[None, :]
+    return gradient / jnp.append(problem.scale, 1)[None, :]
 
 
 def with_absent_classes_out_of_sight(
@@ -250,45 +259,3 @@ def gradient_of(
 ) -> Float[Array, "k m"]:
     """R X + tau (theta - M)."""
     return pull(problem, residual) + problem.precision * (theta - problem.mean)
-
-
-def separates(
-    problem: Problem, direction: Float[Array, "k m"], delta: Float[Array, "k n"]
-) -> Bool[Array, ""]:
-    r"""Whether a direction, whose scores are ``delta``, proves that there is no finite optimum.
-
-    Far out along it the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit. If that is 0
-    in every row, and some row is not indifferent to the direction, the likelihood only ever improves: the direction
-    separates the classes. Only the part of it on which the prior is flat may be used. 0 is to be read as: to half the
-    digits of the dtype, for the last step of a fit runs along such a direction up to what is left to fit.
-
-    An iterate is a direction too, from the origin: one that classifies every row with a positive margin is the proof
-    of a complete separation.
-    """
-
-    def look(delta: Float[Array, "k n"]) -> Bool[Array, ""]:
-        return _recedes(problem, _flat_part(problem, direction, delta))
-
-    return jax.lax.cond(has_flat_weights(problem), look, lambda _: jnp.zeros((), bool), delta)
-
-
-def _recedes(problem, delta):
-    present = ~problem.absent[:, None]
-    top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
-    bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
-    if problem.labels.ndim == 1:
-        wanted = jnp.sum(jnp.where(at_labels(problem), delta, 0), axis=0)
-    else:
-        wanted = jnp.sum(problem.labels * delta, axis=0)
-    growth = jnp.sum(problem.weights * (top - wanted))
-    spread = jnp.sum(problem.weights * (top - bottom))
-    return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
-
-
-def _flat_part(problem, theta, delta):
-    """The part of ``delta``, the scores of ``theta``, that comes from weights on which the prior is flat."""
-    if problem.mixed:
-        return product(problem, jnp.where(problem.precision == 0, theta, 0))
-    bias = theta[:, -1:]
-    weights = jnp.where(problem.precision[0, 0] == 0, delta - bias, 0)
-    return weights + jnp.where(problem.precision[:, -1:] == 0, bias, 0)

@@ -1,0 +1,49 @@
+"""Directions along which the likelihood improves for ever: the proof that there is no finite optimum."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from probsoftmax.solvers.problem import Problem, at_labels, has_flat_weights, product
+
+
+def separates(
+    problem: Problem, direction: Float[Array, "k m"], delta: Float[Array, "k n"]
+) -> Bool[Array, ""]:
+    r"""Whether a direction, whose scores are ``delta``, proves that there is no finite optimum.
+
+    Far out along it the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit. If that is 0
+    in every row, and some row is not indifferent to the direction, the likelihood only ever improves: the direction
+    separates the classes. Only the part of it on which the prior is flat may be used. 0 is to be read as: to half the
+    digits of the dtype, for the last step of a fit runs along such a direction up to what is left to fit.
+
+    An iterate is a direction too, from the origin: one that classifies every row with a positive margin is the proof
+    of a complete separation.
+    """
+
+    def look(delta: Float[Array, "k n"]) -> Bool[Array, ""]:
+        return _recedes(problem, _flat_part(problem, direction, delta))
+
+    return jax.lax.cond(has_flat_weights(problem), look, lambda _: jnp.zeros((), bool), delta)
+
+
+def _recedes(problem, delta):
+    present = ~problem.absent[:, None]
+    top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
+    bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
+    if problem.labels.ndim == 1:
+        wanted = jnp.sum(jnp.where(at_labels(problem), delta, 0), axis=0)
+    else:
+        wanted = jnp.sum(problem.labels * delta, axis=0)
+    growth = jnp.sum(problem.weights * (top - wanted))
+    spread = jnp.sum(problem.weights * (top - bottom))
+    return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
+
+
+def _flat_part(problem, theta, delta):
+    """The part of ``delta``, the scores of ``theta``, that comes from weights on which the prior is flat."""
+    if problem.mixed:
+        return product(problem, jnp.where(problem.precision == 0, theta, 0))
+    bias = theta[:, -1:]
+    weights = jnp.where(problem.precision[0, 0] == 0, delta - bias, 0)
+    return weights + jnp.where(problem.precision[:, -1:] == 0, bias, 0)
