@@ -9,7 +9,7 @@ import pytest
 from problems import padded
 
 import probsoftmax as ps
-from probsoftmax.fit import _fit
+from probsoftmax.fit import _compiled
 
 NEWTON = ps.Newton()
 
@@ -41,7 +41,7 @@ def assert_same_fits(some, others, tolerance=1e-10):
 
 def traces():
     """How many programs the fit has been compiled for."""
-    return _fit._cache_size()
+    return _compiled._cache_size()
 
 
 def test_one_trace_for_every_way_to_write_a_precision():

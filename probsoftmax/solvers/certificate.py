@@ -31,6 +31,7 @@ from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.problem import (
     Problem,
+    centre,
     evaluate,
     flat_features,
     gradient_of,
@@ -59,8 +60,9 @@ class Certified(NamedTuple):
 
 
 def certify(problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]) -> Certified:
-    """The point, whose scores are ``scores``, with its biases made stationary, and its duality gap: half a pass."""
-    theta, scores = _with_stationary_bias(problem, theta, scores)
+    """The point, whose scores are ``scores``, centred and with stationary biases, and its duality gap: half a pass."""
+    # Centring moves all scores of a row by one number, which no probability sees: they need not follow.
+    theta, scores = _with_stationary_bias(problem, centre(problem, theta), scores)
     loss, residual, _ = evaluate(problem, scores)
     gradient = gradient_of(problem, theta, residual)
     objective = loss + penalty_of(problem, theta)

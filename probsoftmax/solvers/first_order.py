@@ -16,7 +16,7 @@ from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.certificate import certify, judge
 from probsoftmax.solvers.descent import Solution, Solver, default_tolerance
 from probsoftmax.solvers.minimize import scan_steps, start
-from probsoftmax.solvers.problem import Problem, centre, scores_of
+from probsoftmax.solvers.problem import Problem, scores_of
 from probsoftmax.solvers.recession import separates
 from probsoftmax.solvers.status import Status
 
@@ -66,7 +66,7 @@ class FirstOrder(Solver):
         )
         passes = -(-jnp.sum(trace.evaluations) // batches) + 1
         finite = jnp.all(jnp.isfinite(found))
-        found = centre(problem, jnp.where(finite, found, theta))
+        found = jnp.where(finite, found, theta)
         point = certify(problem, found, scores_of(problem, found))
         tolerance = default_tolerance(theta.dtype) if self.tolerance is None else self.tolerance
         verdict = judge(problem, point, tolerance * total)

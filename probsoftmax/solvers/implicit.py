@@ -52,8 +52,8 @@ def tangent_of_optimum(
     Returns:
         The tangent of ``params``.
     """
-    problem = jax.lax.stop_gradient(make_problem(*primals, params, standardise=True))
-    theta = jax.lax.stop_gradient(to_theta(problem, params))
+    problem = make_problem(*primals, params, standardise=True)
+    theta = to_theta(problem, params)
     _, moved = jax.jvp(lambda data, prior: gradient(params, data, prior), primals, tangents)
     # theta -> params is linear (the offset belongs to the features); its transpose takes the gradient along.
     (right,) = jax.linear_transpose(lambda v: to_params(problem, v), theta)(moved)

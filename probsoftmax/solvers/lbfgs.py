@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
-from probsoftmax.solvers.problem import Problem, centre
+from probsoftmax.solvers.problem import Problem, across_flat
 
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""
@@ -93,7 +93,7 @@ class LBFGS(DescentSolver):
         )
         memory = memory._replace(metric=metric, iteration=age + 1)
         # The metric is singular along flat directions; rounding would walk along them.
-        step = -centre(problem, two_loop(memory, point.gradient))
+        step = -across_flat(problem, two_loop(memory, point.gradient))
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
 
     def learn(self, memory: Memory, before: Point, after: Point) -> Memory:

@@ -119,6 +119,8 @@ def _standardise(features, weights, terms):
     features = features * first[None, :]
     mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
     mean = jnp.where(jnp.any(terms.bias_precision != 0), 0, mean)
+    # Other numbers would serve as well: no derivative goes through the choice of them, here and in the scales.
+    mean = jax.lax.stop_gradient(mean)
     features = jnp.where(present, features - mean[None, :], 0)
     # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
     # so that neither the curvature of the data nor that of the prior can overflow.
@@ -132,9 +134,8 @@ def _power_of_two(size: Float[Array, " d"]) -> Float[Array, " d"]:
     """About 1 / size, rounded to a power of two; 1 for a size of 0 (nothing to scale)."""
     info = jnp.finfo(size.dtype)
     exponent_bits = info.bits - 1 - info.nmant
-    return jax.lax.reduce_precision(
-        1 / jnp.where(size > 0, size, 1), exponent_bits, mantissa_bits=0
-    )
+    inverse = jax.lax.stop_gradient(1 / jnp.where(size > 0, size, 1))
+    return jax.lax.reduce_precision(inverse, exponent_bits, mantissa_bits=0)
 
 
 def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
@@ -147,17 +148,8 @@ def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
 
 
 def to_centred_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
-    """The way back, to the best of the coefficients with the same probabilities.
-
-    One number added to a feature in all classes changes the prior alone: it is chosen so that the precisions times the
-    deviations from the mean sum to 0. Where the prior is flat, so that the coefficients do, in the caller's units.
-    """
-    total = jnp.sum(problem.precision, axis=0)
-    deviation = jnp.sum(problem.precision * (theta - problem.mean), axis=0)
-    shift = jnp.where(
-        total > 0, deviation / jnp.where(total > 0, total, 1), jnp.mean(theta, axis=0)
-    )
-    weights, bias = to_params(problem, theta - shift[None, :])
+    """The way back. A flat bias that is class-centred here need not be so in the caller's units: b = b' - c W'."""
+    weights, bias = to_params(problem, theta)
     return Params(weights, bias - jnp.where(flat_features(problem)[-1], jnp.mean(bias), 0))
 
 
@@ -194,9 +186,22 @@ def has_flat_weights(problem: Problem) -> Bool[Array, ""]:
 
 
 def centre(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """The class-centred one of the coefficients that differ by a shift along a flat direction."""
-    shift = jnp.where(flat_features(problem), jnp.mean(theta, axis=0), 0)
+    """The best of the coefficients with the same probabilities.
+
+    One number added to a feature in all classes changes the prior alone: it is chosen so that the precisions times the
+    deviations from the mean sum to 0, as they do at every optimum. Where the prior is flat, so that the coefficients do.
+    """
+    total = jnp.sum(problem.precision, axis=0)
+    deviation = jnp.sum(problem.precision * (theta - problem.mean), axis=0)
+    shift = jnp.where(
+        total > 0, deviation / jnp.where(total > 0, total, 1), jnp.mean(theta, axis=0)
+    )
     return theta - shift[None, :]
+
+
+def across_flat(problem: Problem, direction: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """A direction without its part along those on which nothing depends."""
+    return direction - jnp.where(flat_features(problem), jnp.mean(direction, axis=0), 0)[None, :]
 
 
 def scores_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:
