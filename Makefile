@@ -21,10 +21,13 @@ help: ## list the targets
 demo: $(VENV)/.demo ## fit the digits by maximum likelihood and maximum a posteriori; figures go to report/
 	$(BIN)/python -m probsoftmax compare --data digits --output report
 
+# One process a core; the tests of one file stay together, for they share compiled programs.
+workers := -n logical --dist loadfile
+
 # The tests run even where lint fails: one run tells everything.
 test: $(VENV)/.test ## lint, types and tests
 	@$(lint); \
-	$(BIN)/python -m pytest $(PYTEST) || exit 1; \
+	$(BIN)/python -m pytest $(workers) $(PYTEST) || exit 1; \
 	if [ "$$lint" ]; then echo 'The tests passed; lint failed, see above.' >&2; exit 1; fi
 
 lint: $(VENV)/.test ## ruff (lint and format) and pyrefly (types)

@@ -114,8 +114,10 @@ def host_array(name: str, values: Any) -> np.ndarray | jax.Array:
             f"{name}: expected a dense array, got a sparse {type(values).__name__}; .toarray() makes it dense"
         )
     if isinstance(values, np.ma.MaskedArray):
+        if not np.ma.is_masked(values):
+            return values.data
         objects = values.data.astype(object)
-        objects[np.ma.getmaskarray(values)] = None
+        objects[values.mask] = None
         return objects
     if isinstance(values, (np.ndarray, jax.Array)):
         return values

@@ -175,7 +175,9 @@ def hessian_of_scores(
         total = sums(features, scores, weights)
     else:
         # Block i has the rows i, i + blocks, i + 2 blocks, ...: where rows are sharded, every device has some of each.
-        blocks = -(-n // rows)
+        fewest = -(-n // rows)
+        # A number that divides n spares a padded copy of the features.
+        blocks = next((b for b in range(fewest, 2 * fewest) if n % b == 0), fewest)
         rows = -(-n // blocks)
         pad = (0, blocks * rows - n)
         x = jnp.pad(features, (pad, (0, 0))).reshape(rows, blocks, d)

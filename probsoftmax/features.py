@@ -166,12 +166,16 @@ def _range(x: np.ndarray | jax.Array, present: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _range_on_device(x: jax.Array, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if x.dtype == bool:
-        x = x.astype(jnp.uint8)
-    least, largest = -np.inf, np.inf
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        least, largest = int(jnp.iinfo(x.dtype).min), int(jnp.iinfo(x.dtype).max)
-    counts = None if present.all() else jnp.asarray(present)[:, None]
+        x = x.astype(jnp.uint8) if x.dtype == bool else x
+        largest, least = int(jnp.iinfo(x.dtype).max), int(jnp.iinfo(x.dtype).min)
+    else:
+        largest, least = np.inf, -np.inf
+    counts = jnp.asarray(present)[:, None]
     low = jnp.min(x, axis=0, initial=largest, where=counts)
     high = jnp.max(x, axis=0, initial=least, where=counts)
-    return np.asarray(low), np.asarray(high)
+    # Asked for by itself: the smallest of numbers on several CPU devices is not NaN where one of them is.
+    finite = np.asarray(jnp.all(jnp.isfinite(x) | ~counts, axis=0))
+    if finite.all():
+        return np.asarray(low), np.asarray(high)
+    return np.where(finite, low, np.nan), np.where(finite, high, np.nan)

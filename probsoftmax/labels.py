@@ -199,7 +199,7 @@ def _probabilities(
         refuse_first(~(np.isfinite(p) & (p >= 0)) & present[:, None], p, "labels", "a probability")
         total = p.sum(axis=1, dtype=np.float64)
         # Rows that were normalised in float32, or written with six digits, are meant to sum to 1.
-        off = np.abs(total - 1) > max(1e-6, k * float(jnp.finfo(p.dtype).eps))
+        off = np.abs(total - 1) > max(1e-5, k * float(jnp.finfo(p.dtype).eps))
     advice = "; classes are given in shape (n,)" if k == 1 else ""
     refuse_first(off & present, total, "labels", "probabilities that sum to 1", advice=advice)
     return Encoded(y, k, names)

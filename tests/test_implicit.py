@@ -64,6 +64,7 @@ def test_derivatives_map_and_nest():
         return ps.negative_log_likelihood(ps.fit_map(data, ps.GaussianPrior(tau)).params, HELD_OUT)
 
     taus = jnp.array([0.3, 1.0, 5.0])
+
     def central(function):
         return (function(taus + STEP) - function(taus - STEP)) / (2 * STEP)
 

@@ -188,8 +188,8 @@ def has_flat_weights(problem: Problem) -> Bool[Array, ""]:
 def centre(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
     """The best of the coefficients with the same probabilities.
 
-    One number added to a feature in all classes changes the prior alone: it is chosen so that the precisions times the
-    deviations from the mean sum to 0, as they do at every optimum. Where the prior is flat, so that the coefficients do.
+    One number added to a feature in all classes changes the prior alone. It is chosen so that the precisions times the
+    deviations from the mean sum to 0, as they do at every optimum; where the prior is flat, the coefficients.
     """
     total = jnp.sum(problem.precision, axis=0)
     deviation = jnp.sum(problem.precision * (theta - problem.mean), axis=0)
