@@ -47,7 +47,8 @@ class Fit(NamedTuple):
     """Largest entry of the gradient, in nats per unit of coefficient."""
     steps: Int[Array, ""]
     passes: Int[Array, ""]
-    """How often X was read: one product with X and one with its transpose are one pass, and so is a Hessian."""
+    """How often X was read: one product with X and one with its transpose are one pass, and so is a Hessian
+    or the principal axes."""
     status: Int[Array, ""]
     """How the fit ended: a ``Status``."""
 
@@ -145,7 +146,7 @@ def report(problem: Problem, solution: Solution) -> Fit:
         solution.gap,
         jnp.max(jnp.abs(gradient_in_units(problem, solution.gradient))),
         solution.steps,
-        solution.passes,
+        (solution.halves + 1) // 2,
         solution.status,
     )
 

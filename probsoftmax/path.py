@@ -20,14 +20,24 @@ from probsoftmax.fit import Fit, report
 from probsoftmax.linear import init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.descent import descend, look
+from probsoftmax.solvers.descent import descend, look_at
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
-from probsoftmax.solvers.problem import centre, make_problem, to_theta, with_precision
+from probsoftmax.solvers.problem import (
+    centre,
+    make_problem,
+    scores_of,
+    to_theta,
+    with_precision,
+)
 
 TOLERANCE = 1e-6
 """Nats for each unit of weight: below what any comparison of precisions on held-out data can see."""
 HISTORY = 3
 """Optima that are extrapolated: a parabola. A cubic overshoots where the data begin to separate."""
+
+FRESH_FITS = 32
+"""In float64 so many fits may start from scores that were extrapolated; rounding errors add up like the square of their
+number. In float32 none can spare the half pass: it cost hundreds of steps at weak priors."""
 
 
 def fit_path(
@@ -48,7 +58,7 @@ def fit_path(
 
     Returns:
         A fit whose arrays have a leading axis of length l, in the order of ``precisions``. Every ``gap`` is a bound on
-        how far that fit is from its own optimum. ``passes`` are each fit's own; the principal axes cost one more.
+        how far that fit is from its own optimum. ``passes`` are each fit's own; the first has the principal axes too.
 
     Raises:
         ValueError: precisions that are not one axis of numbers.
@@ -73,6 +83,7 @@ class _History(NamedTuple):
     """The last optima and the logarithms of their precisions, newest first."""
 
     thetas: Float[Array, "h k m"]
+    scores: Float[Array, "h k n"]
     places: Float[Array, " h"]
     known: Int[Array, ""]
 
@@ -81,6 +92,9 @@ class _Carry(NamedTuple):
     history: _History
     memory: Memory
     precision: Float[Array, ""]
+    fits: Int[Array, ""]
+    halves: Int[Array, ""]
+    """Products with X so far: a pass of which each of two fits has a half is counted once."""
 
 
 @partial(jax.jit, static_argnames="solver")
@@ -89,49 +103,72 @@ def _path(
 ) -> Fit:
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
     problem = make_problem(data, prior, nothing, standardise=True)
-    theta = to_theta(problem, nothing)
     order = jnp.argsort(-precisions)
+    fresh = FRESH_FITS if jnp.finfo(precisions.dtype).bits == 64 else 1
 
     def fit_one(carry: _Carry, precision: Float[Array, ""]) -> tuple[_Carry, Fit]:
         here = with_precision(problem, precision)
         place = jnp.log(precision)
-        point = look(here, centre(here, _extrapolate(carry.history, place)))
-        memory = under_another_prior(
-            carry.memory, with_precision(problem, carry.precision), here, point
-        )
-        solution, memory = descend(solver, here, point, memory)
-        return _Carry(_remember(carry.history, solution.theta, place), memory, precision), report(
-            here, solution
-        )
+        theta, scores = _extrapolate(carry.history, place)
+        stale = carry.fits % fresh == fresh - 1
+        scores = jax.lax.cond(stale, lambda: scores_of(here, theta), lambda: scores)
+        before = with_precision(problem, carry.precision)
+        memory = under_another_prior(carry.memory, before, here, scores)
+        point = look_at(here, theta, scores)
+        solution, memory, scores = descend(solver, here, point, memory, 1 + stale)
+        history = _remember(carry.history, solution.theta, scores, place)
+        halves = carry.halves + solution.halves
+        passes = (halves + 1) // 2 - (carry.halves + 1) // 2
+        fit = report(here, solution)._replace(passes=passes)
+        return _Carry(history, memory, precision, carry.fits + 1, halves), fit
 
-    places = jnp.zeros(HISTORY, theta.dtype)
+    theta = centre(problem, to_theta(problem, nothing))
+    scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
     history = _History(
-        jnp.broadcast_to(theta, (HISTORY, *theta.shape)), places, jnp.zeros((), jnp.int32)
+        jnp.broadcast_to(theta, (HISTORY, *theta.shape)),
+        jnp.broadcast_to(scores, (HISTORY, *scores.shape)),
+        jnp.zeros(HISTORY, theta.dtype),
+        zero,
     )
-    strongest = with_precision(problem, precisions[order[0]])
-    memory = solver.start(strongest, look(strongest, theta))
-    _, fits = jax.lax.scan(
-        fit_one, _Carry(history, memory, precisions[order[0]]), precisions[order]
-    )
+    strongest = precisions[order[0]]
+    memory = solver.start(with_precision(problem, strongest), scores)
+    carry = _Carry(history, memory, strongest, zero, zero + 1 + solver.start_halves)
+    _, fits = jax.lax.scan(fit_one, carry, precisions[order])
     return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)
 
 
-def _extrapolate(history: _History, place: Float[Array, ""]) -> Float[Array, "k m"]:
-    """The polynomial through the known optima at ``place``, in Lagrange's form; the start if none is known."""
+def _extrapolate(
+    history: _History, place: Float[Array, ""]
+) -> tuple[Float[Array, "k m"], Float[Array, "k n"]]:
+    """The polynomial through the known optima at ``place``, in Lagrange's form; the start if none is known.
+
+    Scores are linear in the coefficients, so theirs need no product with X.
+    """
     usable = jnp.arange(HISTORY) < jnp.maximum(history.known, 1)
     distances = history.places[:, None] - history.places[None, :]
     factors = (place - history.places)[None, :] / jnp.where(distances == 0, 1, distances)
     others = usable[None, :] & ~jnp.eye(HISTORY, dtype=bool)
     weights = jnp.where(usable, jnp.prod(jnp.where(others, factors, 1), axis=1), 0)
-    return jnp.tensordot(weights, history.thetas, axes=1)
+    possible = jnp.isfinite(history.scores)  # the scores of absent classes are -inf in all of them
+    scores = jnp.tensordot(weights, jnp.where(possible, history.scores, 0), axes=1)
+    return (
+        jnp.tensordot(weights, history.thetas, axes=1),
+        jnp.where(possible[0], scores, -jnp.inf),
+    )
 
 
-def _remember(history: _History, theta: Float[Array, "k m"], place: Float[Array, ""]) -> _History:
+def _remember(
+    history: _History,
+    theta: Float[Array, "k m"],
+    scores: Float[Array, "k n"],
+    place: Float[Array, ""],
+) -> _History:
     """The newest optimum first. Of two at one place the newer replaces the older."""
     repeated = (history.known > 0) & (history.places[0] == place)
     older = jnp.maximum(jnp.arange(HISTORY) - jnp.where(repeated, 0, 1), 0)
     return _History(
         history.thetas[older].at[0].set(theta),
+        history.scores[older].at[0].set(scores),
         history.places[older].at[0].set(place),
         jnp.minimum(history.known + jnp.where(repeated, 0, 1), HISTORY),
     )

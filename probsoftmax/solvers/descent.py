@@ -41,7 +41,8 @@ class Solution(NamedTuple):
     gap: Float[Array, ""]
     gradient: Float[Array, "k m"]
     steps: Int[Array, ""]
-    passes: Int[Array, ""]
+    halves: Int[Array, ""]
+    """Products with X, or with its transpose: two are a pass."""
     status: Int[Array, ""]
 
 
@@ -87,12 +88,14 @@ class DescentSolver(Solver):
 
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""
+    start_halves: ClassVar[int] = 0
+    """Products with X that the memory before the first step takes."""
     patience: ClassVar[int] = 20
     """Steps without any progress after which the dtype is exhausted."""
 
     @abstractmethod
-    def start(self, problem: Problem, point: Point) -> Any:
-        """The memory before the first step."""
+    def start(self, problem: Problem, scores: Float[Array, "k n"]) -> Any:
+        """The memory before the first step, from a point with these scores."""
 
     @abstractmethod
     def direction(self, problem: Problem, point: Point, memory: Any) -> Direction:
@@ -105,7 +108,8 @@ class DescentSolver(Solver):
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
         point = look(problem, centre(problem, theta))
-        solution, _ = descend(self, problem, point, self.start(problem, point))
+        memory = self.start(problem, point.scores)
+        solution, _, _ = descend(self, problem, point, memory, 2 + self.start_halves)
         return solution
 
 
@@ -123,22 +127,23 @@ class _State(NamedTuple):
     fresh: Int[Array, ""]
     """The step at which the scores were last the product of the features and the coefficients."""
     halves: Int[Array, ""]
-    """Products with X, or with its transpose: two are a pass."""
     status: Int[Array, ""]
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
 
 
 def descend(
-    solver: DescentSolver, problem: Problem, point: Point, memory: Any
-) -> tuple[Solution, Any]:
-    """The loop, from a point that has been looked at; and the memory at its end."""
+    solver: DescentSolver, problem: Problem, point: Point, memory: Any, halves: int | Int[Array, ""]
+) -> tuple[Solution, Any, Float[Array, "k n"]]:
+    """The loop, from a point that took ``halves`` products with X; and the memory and the scores at its end."""
     dtype = point.theta.dtype
     tolerance = default_tolerance(dtype) if solver.tolerance is None else solver.tolerance
     allowed = tolerance * problem.total_weight
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
     status = jnp.where(_is_finite(point), Status.MAX_STEPS, Status.DIVERGED).astype(jnp.int32)
     promise = unchecked_gap(problem, point.gradient)
-    state = _State(point, memory, allowed, promise, infinite, zero, zero, zero, zero + 2, status)
+    state = _State(
+        point, memory, allowed, promise, infinite, zero, zero, zero, zero + halves, status
+    )
 
     def running(state: _State) -> Bool[Array, ""]:
         return (state.status == Status.MAX_STEPS) & (state.steps < solver.max_steps)
@@ -160,15 +165,19 @@ def descend(
     state, gap, _ = jax.lax.while_loop(
         unsettled, round_of_steps, (state, infinite, jnp.zeros((), bool))
     )
-    return Solution(
-        state.point.theta,
-        state.point.objective,
-        gap,
-        state.point.gradient,
-        state.steps,
-        (state.halves + 1) // 2,
-        state.status,
-    ), state.memory
+    return (
+        Solution(
+            state.point.theta,
+            state.point.objective,
+            gap,
+            state.point.gradient,
+            state.steps,
+            state.halves,
+            state.status,
+        ),
+        state.memory,
+        state.point.scores,
+    )
 
 
 def default_tolerance(dtype: Any) -> float:
@@ -182,7 +191,11 @@ def default_tolerance(dtype: Any) -> float:
 
 def look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
     """Objective and gradient at a point: one pass."""
-    scores = scores_of(problem, theta)
+    return look_at(problem, theta, scores_of(problem, theta))
+
+
+def look_at(problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]) -> Point:
+    """The same where the scores are known: half a pass."""
     loss, residual, _ = evaluate(problem, scores)
     return Point(
         theta, scores, loss + penalty_of(problem, theta), gradient_of(problem, theta, residual)

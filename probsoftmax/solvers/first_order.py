@@ -79,6 +79,6 @@ class FirstOrder(Solver):
             point.gap,
             point.gradient,
             jnp.asarray(self.steps, jnp.int32),
-            (passes + verdict.passes).astype(jnp.int32),
+            2 * (passes + verdict.passes).astype(jnp.int32),
             jnp.where(finite, status, Status.DIVERGED).astype(jnp.int32),
         )

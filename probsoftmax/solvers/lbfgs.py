@@ -9,7 +9,7 @@ exact, is off by orders of magnitude on data that separate.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +72,15 @@ class LBFGS(DescentSolver):
     pairs: int = 10
     """How many past steps are remembered."""
 
-    def start(self, problem: Problem, point: Point) -> Memory:
+    start_halves: ClassVar[int] = 2
+
+    def start(self, problem: Problem, scores: Float[Array, "k n"]) -> Memory:
         """No pairs, and the metric at the start."""
-        return fresh_memory(problem, point, principal_axes(problem), self.pairs)
+        basis = principal_axes(problem)
+        k, m = problem.shape
+        zeros, zero = jnp.zeros((self.pairs, k, m), scores.dtype), jnp.zeros((), jnp.int32)
+        metric = kronecker_metric(problem, scores, basis)
+        return Memory(zeros, zeros, zeros[:, 0, 0], zero, basis, metric, zero)
 
     def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
         """Minus the recursion's inverse Hessian times the gradient."""
@@ -123,16 +129,9 @@ class LBFGS(DescentSolver):
         )
 
 
-def fresh_memory(problem: Problem, point: Point, basis: Basis, pairs: int) -> Memory:
-    """A memory without pairs; the metric at ``point``."""
-    k, m = problem.shape
-    zeros = jnp.zeros((pairs, k, m), point.theta.dtype)
-    zero = jnp.zeros((), jnp.int32)
-    metric = kronecker_metric(problem, point.scores, basis)
-    return Memory(zeros, zeros, zeros[:, 0, 0], zero, basis, metric, zero)
-
-
-def under_another_prior(memory: Memory, before: Problem, here: Problem, point: Point) -> Memory:
+def under_another_prior(
+    memory: Memory, before: Problem, here: Problem, scores: Float[Array, "k n"]
+) -> Memory:
     """What was learnt under one precision, as it would have been learnt under another.
 
     A change of the gradient along a step is the likelihood's, which is kept, plus the precision times the step.
@@ -142,7 +141,7 @@ def under_another_prior(memory: Memory, before: Problem, here: Problem, point: P
     products = jnp.sum(memory.steps * changes, axis=(1, 2))
     curved = products > 0
     inverse_products = jnp.where(curved, 1 / jnp.where(curved, products, 1), 0)
-    metric = kronecker_metric(here, point.scores, memory.basis)
+    metric = kronecker_metric(here, scores, memory.basis)
     zero = jnp.zeros_like(memory.iteration)
     return Memory(memory.steps, changes, inverse_products, memory.count, memory.basis, metric, zero)
 

@@ -26,7 +26,7 @@ class Newton(DescentSolver):
     exact: ClassVar[bool] = True
     patience: ClassVar[int] = 4
 
-    def start(self, problem: Problem, point: Point) -> None:
+    def start(self, problem: Problem, scores: Float[Array, "k n"]) -> None:
         """No memory."""
 
     def direction(self, problem: Problem, point: Point, memory: None) -> Direction:
