@@ -1,28 +1,26 @@
 r"""Log-sum-exp, log-softmax and softmax, exact to the last digits in value and in every derivative.
 
-With the largest score :math:`m = \max_j x_j`, let :math:`d_j = x_j - m \le 0` and
-
-.. math:: r = \sum_{j \ne \arg\max} e^{d_j},
-
-the mass of all the classes but (one of) the largest. Everything else follows without a cancellation:
+With the largest score :math:`m = x_M` and :math:`r = \sum_{j \ne M} e^{x_j - m}`, the mass of all the other classes
+relative to it, everything follows without a cancellation:
 
 .. math::
     \mathrm{logsumexp}(x) &= m + \log(1 + r) \\
-    \log p_j &= d_j - \log(1 + r)          &&\text{two terms of one sign} \\
-    p_j &= e^{d_j} / (1 + r) \\
-    q_j &= 1 - p_j = r / (1 + r) \text{ at the maximum}   &&\text{never } 1 - \text{ something close to } 1
+    \log p_j &= (x_j - m) - \log(1 + r)    &&\text{two terms of one sign} \\
+    p_j &= e^{x_j - m} / (1 + r) \\
+    q_j &= 1 - p_j = r / (1 + r) \text{ at } M   &&\text{never } 1 - \text{ something close to } 1
 
-The familiar form :math:`\log\sum_j e^{d_j}` adds the small terms to a 1 and loses them: for the scores
+The familiar form :math:`\log\sum_j e^{x_j - m}` adds the small terms to a 1 and loses them: for the scores
 ``[t, 0]`` it says that the first class has the log-probability 0 from t = 17 on (float32), where the truth is
 :math:`-e^{-t}`. The complement :math:`q` is what keeps the derivatives exact: the gradient of
 :math:`-\log p_y` is :math:`p_j` at the other classes and :math:`-q_y` at the label, and the Hessian is
 :math:`p_j q_j` on the diagonal and :math:`-p_j p_l` off it.
 
-The derivative rules below are ``jax.custom_jvp``, linear in the tangent and built from functions that have
-rules themselves, so forward mode, reverse mode and every order of both are served by the same lines.
-float16 and bfloat16 are computed in float32 and rounded once, at the end.
+The derivative rules are ``jax.custom_jvp``, linear in the tangent and built from functions that have rules themselves:
+the same lines serve forward mode, reverse mode and every order of both. float16 and bfloat16 are computed in
+float32 and rounded once, at the end.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -34,6 +32,9 @@ from jaxtyping import Array, Bool, Float
 from probsoftmax.checks import check_floating
 
 Axis = int | Sequence[int] | None
+
+FEW_CLASSES = 24
+"""Up to here a reduction over the last axis is a scalar loop on CPUs, in which a second sum costs little."""
 
 
 def logsumexp(
@@ -53,7 +54,7 @@ def logsumexp(
 
     Raises:
         TypeError: booleans or complex numbers.
-        ValueError: an axis of length 0, or an axis that ``x`` does not have.
+        ValueError: no class at all, or an axis that ``x`` does not have.
 
     References:
         Blanchard, Higham, Higham (2021), Accurately computing the log-sum-exp and softmax functions.
@@ -63,11 +64,9 @@ def logsumexp(
     1000.6932
     """
     x, axis, where, dtype = _prepare(x, axis, where)
-    result = _logsumexp(x, axis)
-    if where is not None:
-        # A row without a single class: its tangent is 0 / 0 inside, and is cut off here.
-        result = jnp.where(jnp.any(where, axis), result, -jnp.inf)
-    return result.astype(dtype)
+    # Without a single class the tangent is 0 / 0 inside, and is cut off here.
+    some = None if where is None else jnp.any(where, axis)
+    return _masked(some, _logsumexp(x, axis), -jnp.inf).astype(dtype)
 
 
 def log_softmax(
@@ -94,10 +93,7 @@ def log_softmax(
     [-2.0611537e-09 -2.0000000e+01]
     """
     x, axis, where, dtype = _prepare(x, axis, where)
-    result = _log_softmax(x, axis)
-    if where is not None:
-        result = jnp.where(where, result, -jnp.inf)
-    return result.astype(dtype)
+    return _masked(where, _log_softmax(x, axis), -jnp.inf).astype(dtype)
 
 
 def softmax(
@@ -123,109 +119,126 @@ def softmax(
     [0. 0. 1.]
     """
     x, axis, where, dtype = _prepare(x, axis, where)
-    result, _ = softmax_and_complement(x, axis)
-    if where is not None:
-        result = jnp.where(where, result, 0)
-    return result.astype(dtype)
+    return _masked(where, softmax_and_complement(x, axis)[0], 0).astype(dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Exponentials(NamedTuple):
-    """d = x - max, e = exp(d), r = sum of e over all classes but one maximum; and where the maxima are."""
+class Partition(NamedTuple):
+    r"""The sum :math:`\sum_j e^{x_j}` of each row in parts; the class axes are kept, with length 1."""
 
-    d: Float[Array, "..."]
-    e: Float[Array, "..."]
-    r: Float[Array, "..."]
-    at_max: Bool[Array, "..."]
-    maximum: Float[Array, "..."]
+    maximum: Float[Array, "..."]  # m
+    shift: Float[Array, "..."]  # the sums are in units of exp(shift)
+    total: Float[Array, "..."]
+    others: Float[Array, "..."]  # all classes but M
+    excess: Float[Array, "..."]  # log(1 + r) = logsumexp - m
 
 
-def _exponentials(x: Float[Array, "..."], axis: tuple[int, ...]) -> _Exponentials:
-    maximum = jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
-    # All -inf, +inf or NaN: without a shift the formulas below give -inf, inf and NaN by themselves.
-    maximum = jnp.where(jnp.isfinite(maximum), maximum, 0)
-    # The rounding of d moves exp(d) by |d| / 2 ulp, 40 of them for a small probability. A difference of two floats
-    # is d + error exactly (Knuth's two-sum), so exp(x - max) = exp(d) (1 + error).
-    d = x - maximum
-    shifted = d - x
-    error = (x - (d - shifted)) - (maximum + shifted)
-    e = jnp.exp(d)
-    e = jnp.where(e == 0, 0, e + e * error)
-    at_max = d == 0
-    # With m tied maxima, m - 1 of them belong to the others. A count is cheaper here than an argmax.
-    tied = jnp.sum(at_max, axis, dtype=x.dtype, keepdims=True)
-    r = jnp.sum(jnp.where(at_max, 0, e), axis, keepdims=True) + (tied - 1)
-    return _Exponentials(d, e, r, at_max, maximum)
+def maximum_and_shift(
+    x: Float[Array, "..."], axis: tuple[int, ...]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """The largest score of each row, and what is taken off before the exponential; the class axes are kept.
+
+    exp(x - m) inherits the rounding of x - m: up to 64 ulp, for small scores beside a large one. So the shift is 0
+    while no sum can overflow, and else a whole number on that side of 0 where x - shift is exact.
+    """
+    maximum = jnp.max(x, axis, keepdims=True)
+    return maximum, jnp.floor(maximum - jnp.clip(maximum, 0, _highest(x, axis)))
+
+
+def _highest(x, axis):
+    """Scores below this are exponentiated as they are: with 3 to spare, their sum does not overflow."""
+    classes = math.prod(x.shape[one] for one in axis)
+    return math.floor(math.log(float(jnp.finfo(x.dtype).max) / classes)) - 3
+
+
+def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
+    """The sums that every function here is made of."""
+    classes = math.prod(x.shape[one] for one in axis)
+    maximum, shift = maximum_and_shift(x, axis)
+
+    def all_but_maximum(shift):
+        # 0 at the maximum, the exponential from 0.6 below it on: a mask that compiles into the loop of the sum.
+        return jnp.minimum(jnp.exp(x - shift), (maximum - x) * math.exp(_highest(x, axis) + 2))
+
+    if classes <= (FEW_CLASSES if x.ndim - 1 in axis else 128):
+        # Both sums in one pass over the scores: several times faster for few classes, and slower for many, for
+        # which the compiler for CPUs finds no vector instructions.
+        terms, zero = (jnp.exp(x - shift), all_but_maximum(shift)), jnp.zeros((), x.dtype)
+        total, others = jax.lax.reduce(
+            terms, (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), axis
+        )
+        total, others = jnp.expand_dims(total, axis), jnp.expand_dims(others, axis)
+    else:
+        # A shift of its own for the second sum, or the exponentials are found to be the same and written to memory.
+        total = jnp.sum(jnp.exp(x - shift), axis, keepdims=True)
+        own = jnp.floor(maximum - jnp.clip(maximum, 0, _highest(x, axis) - 1))
+        others = jnp.sum(all_but_maximum(own), axis, keepdims=True) * jnp.exp(own - shift)
+    largest = jnp.exp(maximum - shift)
+    # Where a class is close to the maximum, the difference is benign.
+    others = jnp.where(total > 1.5 * largest, total - largest, others)
+    return Partition(maximum, shift, total, others, jnp.log1p(others / largest))
 
 
 def sum_of_others(
     v: Float[Array, "..."], dominant: Bool[Array, "..."], axis: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    r""":math:`\sum_{l \ne j} v_l` for every j, without subtracting a dominant term from a sum that holds it.
+    r""":math:`\sum_{l \ne j} v_l` for every j, linear in v.
 
-    Args:
-        v: the terms.
-        dominant: where the largest term (or its equals) may be.
-        axis: the axes that are summed over.
-
-    Returns:
-        The shape of ``v``. Linear in ``v``, so it serves in derivative rules.
+    ``dominant`` is true for at most one term of a row, which may outweigh all others: it is left out by its name, not
+    subtracted from a sum that holds it. (A fused multiply-add would even turn v - v into the rounding error of v.)
     """
     small = jnp.sum(jnp.where(dominant, 0, v), axis, keepdims=True)
     large = jnp.sum(jnp.where(dominant, v, 0), axis, keepdims=True)
-    # A dominant term that stands alone is left out by its name, not by large - v, which a fused
-    # multiply-add would turn into the rounding error of v.
-    alone = dominant & (jnp.sum(dominant, axis, keepdims=True) == 1)
-    return small + jnp.where(alone, 0, large - v)
+    return small + jnp.where(dominant, 0, large - v)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
 def softmax_and_complement(
     x: Float[Array, "..."], axis: tuple[int, ...]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    r"""Probabilities :math:`p_j` and :math:`q_j = 1 - p_j`, each with full relative accuracy.
-
-    The ground of every derivative: :math:`dp_j = p_j (q_j\,dx_j - \sum_{l \ne j} p_l\,dx_l)`, :math:`dq = -dp`.
-    """
-    _, e, r, at_max, _ = _exponentials(x, axis)
-    p = e / (1 + r)
-    q = jnp.where(at_max, r / (1 + r), 1 - p)  # off the maximum p <= 1/2
-    return p, q
+    r"""Probabilities :math:`p_j` and :math:`q_j = 1 - p_j`, each with full relative accuracy."""
+    _, shift, total, others, _ = partition(x, axis)
+    p = jnp.exp(x - shift) / total
+    return p, jnp.where(p > 0.5, others / total, 1 - p)
 
 
 @softmax_and_complement.defjvp
 def _softmax_and_complement_jvp(axis, primals, tangents):
     (x,), (dx,) = primals, tangents
     p, q = softmax_and_complement(x, axis)
-    dp = p * _log_softmax_tangent(x, p, q, dx, axis)
+    dp = p * log_softmax_tangent(p, q, dx, axis)
     return (p, q), (dp, -dp)
 
 
-def _log_softmax_tangent(x, p, q, dx, axis):
-    """d log p_j = q_j dx_j - sum over l != j of p_l dx_l."""
-    at_max = x == jnp.max(x, axis, keepdims=True)
-    return q * dx - sum_of_others(p * dx, at_max, axis)
+@partial(jax.jit, static_argnums=3)
+def log_softmax_tangent(p, q, dx, axis):
+    """d log p_j = q_j dx_j - sum over l != j of p_l dx_l, the ground of every derivative."""
+    return q * dx - sum_of_others(p * dx, p > 0.5, axis)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
 def _log_softmax(x, axis):
-    d, _, r, _, _ = _exponentials(x, axis)
-    return d - jnp.log1p(r)
+    parts = partition(x, axis)
+    return (x - parts.maximum) - parts.excess
 
 
 @_log_softmax.defjvp
 def _log_softmax_jvp(axis, primals, tangents):
     (x,), (dx,) = primals, tangents
     p, q = softmax_and_complement(x, axis)
-    return _log_softmax(x, axis), _log_softmax_tangent(x, p, q, dx, axis)
+    return _log_softmax(x, axis), log_softmax_tangent(p, q, dx, axis)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
 def _logsumexp(x, axis):
-    _, _, r, _, maximum = _exponentials(x, axis)
-    return jnp.squeeze(maximum + jnp.log1p(r), axis)
+    m, _, _, _, excess = partition(x, axis)
+    # A row of -inf, or with +inf, is its own sum; the correction is NaN there.
+    return jnp.squeeze(jnp.where(jnp.isinf(m), m, m + excess), axis)
 
 
 @_logsumexp.defjvp
@@ -235,59 +248,35 @@ def _logsumexp_jvp(axis, primals, tangents):
     return _logsumexp(x, axis), jnp.sum(p * dx, axis)
 
 
-@jax.custom_jvp
-def sigmoid_and_complement(
-    x: Float[Array, "..."],
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    r""":math:`\sigma(x) = 1/(1+e^{-x})` and :math:`\sigma(-x)`, each with full relative accuracy; the case k = 2."""
-    e = jnp.exp(-jnp.abs(x))
-    large, small = 1 / (1 + e), e / (1 + e)
-    positive = x >= 0
-    return jnp.where(positive, large, small), jnp.where(positive, small, large)
-
-
-@sigmoid_and_complement.defjvp
-def _sigmoid_and_complement_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    p, q = sigmoid_and_complement(x)
-    dp = p * q * dx
-    return (p, q), (dp, -dp)
-
-
-@jax.custom_jvp
-def softplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    r""":math:`\log(1 + e^x) = \max(x, 0) + \log(1 + e^{-|x|})`, two terms of one sign."""
-    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
-
-
-@softplus.defjvp
-def _softplus_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    return softplus(x), sigmoid_and_complement(x)[0] * dx
-
-
 def compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Where numbers of ``dtype`` are computed: at least float32, so that half precision is rounded only once."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _prepare(x, axis, where):
-    check_floating("x", x)
+def as_real(name: str, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], jnp.dtype]:
+    """``x`` in the dtype it is computed in, and the floating dtype that results are returned in."""
+    check_floating(name, x)
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.result_type(float))
-    axes = (
-        tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-    )
-    for one in axes:
-        if not -x.ndim <= one < x.ndim:
-            raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {one}")
-    axes = tuple(one % x.ndim for one in axes)
-    if any(x.shape[one] == 0 for one in axes):
-        raise ValueError(f"x: expected at least one class along axis {axis}, got shape {x.shape}")
-    dtype = x.dtype
-    x = x.astype(compute_dtype(dtype))
-    if where is not None:
-        where = jnp.broadcast_to(where, x.shape)
-        x = jnp.where(where, x, -jnp.inf)
-    return x, axes, where, dtype
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+    return x.astype(compute_dtype(dtype)), dtype
+
+
+def check_classes(name: str, x: Float[Array, "..."], axis: tuple[int, ...] = (-1,)) -> None:
+    """``ValueError`` unless there is a class along every axis."""
+    if x.ndim < len(axis) or any(x.shape[one] == 0 for one in axis):
+        raise ValueError(f"{name}: expected at least one class, axis {axis}, got shape {x.shape}")
+
+
+def _prepare(x, axis, where):
+    x, dtype = as_real("x", x)
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
+    if not all(-x.ndim <= one < x.ndim for one in axes):
+        raise ValueError(f"axis: expected some of the {x.ndim} axes of x, got {axis}")
+    axes = tuple(int(one) % x.ndim for one in axes)
+    check_classes("x", x, axes)
+    where = None if where is None else jnp.broadcast_to(where, x.shape)
+    return _masked(where, x, -jnp.inf), axes, where, dtype
+
+
+def _masked(where, x, otherwise):
+    return x if where is None else jnp.where(where, x, otherwise)

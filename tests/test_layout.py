@@ -16,7 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "probsoftmax"
 FLOORS = [
     "checks",
     "numerics",
+    "sigmoid",
     "information",
+    "class_index",
     "losses",
     "features",
     "labels",
