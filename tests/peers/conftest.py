@@ -1,0 +1,46 @@
+"""What the tests of other packages expect to find around them."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import jax
+import numpy as np
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know what SciPy's tests carry: marks that speak of array libraries, and a warning about themselves."""
+    for mark in ("skip_xp_backends", "xfail_xp_backends", "array_api_backends"):
+        config.addinivalue_line("markers", f"{mark}: of SciPy")
+    config.addinivalue_line(  # SciPy 1.17 writes a product where pytest 10 will want a list
+        "filterwarnings", "ignore:Passing a non-Collection iterable to parametrize"
+    )
+
+
+@pytest.fixture
+def xp() -> ModuleType:
+    """The array library: SciPy's tests run once for each."""
+    return np
+
+
+@pytest.fixture
+def devices() -> list[str]:
+    """The devices of this array library."""
+    return ["cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _as_their_authors_run_them():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[object, dict[str, object]], None]:
+    """Put our functions in the place of theirs."""
+
+    def replace(owner, functions):
+        for name, function in functions.items():
+            monkeypatch.setattr(owner, name, function)
+
+    return replace
