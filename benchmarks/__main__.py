@@ -1,0 +1,17 @@
+"""`python -m benchmarks`: every timing, one after the other."""
+
+from benchmarks import cost
+
+BENCHMARKS = (cost,)
+
+
+def main() -> None:
+    """Run them all."""
+    for benchmark in BENCHMARKS:
+        print(f"{(benchmark.__doc__ or '').splitlines()[0]}\n")
+        benchmark.main()
+        print()
+
+
+if __name__ == "__main__":
+    main()
