@@ -54,6 +54,7 @@ from probsoftmax.solvers import LBFGS as LBFGS
 from probsoftmax.solvers import FirstOrder as FirstOrder
 from probsoftmax.solvers import Minimized as Minimized
 from probsoftmax.solvers import Newton as Newton
+from probsoftmax.solvers import NewtonCG as NewtonCG
 from probsoftmax.solvers import Status as Status
 from probsoftmax.solvers import minimize as minimize
 

@@ -7,4 +7,5 @@ from probsoftmax.solvers.lbfgs import LBFGS as LBFGS
 from probsoftmax.solvers.minimize import Minimized as Minimized
 from probsoftmax.solvers.minimize import minimize as minimize
 from probsoftmax.solvers.newton import Newton as Newton
+from probsoftmax.solvers.newton_cg import NewtonCG as NewtonCG
 from probsoftmax.solvers.status import Status as Status

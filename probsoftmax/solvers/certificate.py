@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.curvature import HIGHEST, softmax_tangent
+from probsoftmax.curvature import HIGHEST
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.problem import (
@@ -36,9 +36,8 @@ from probsoftmax.solvers.problem import (
     flat_features,
     gradient_of,
     has_flat_weights,
+    hessian_at,
     penalty_of,
-    product,
-    pull,
 )
 from probsoftmax.solvers.semidefinite import solve_semidefinite
 
@@ -174,12 +173,12 @@ def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, "
     diagonal = squares + problem.precision
     inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
 
-    def curved_by(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
-        moved = softmax_tangent(point.scores, product(problem, v), 0)
-        return pull(problem, problem.weights[None, :] * moved) + problem.precision * v
-
     solved = conjugate_gradients(
-        curved_by, point.gradient, lambda r: inverse * r, reduction=1e-3, max_steps=DECREMENT_STEPS
+        hessian_at(problem, point.scores),
+        point.gradient,
+        lambda r: inverse * r,
+        reduction=1e-3,
+        max_steps=DECREMENT_STEPS,
     )
     known = solved.converged & ~jnp.any((diagonal <= 0) & (point.gradient != 0))
     return jnp.where(known, 0.5 * jnp.sum(point.gradient * solved.x), jnp.inf), solved.steps

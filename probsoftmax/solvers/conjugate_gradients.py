@@ -33,10 +33,13 @@ def conjugate_gradients(
     right: Float[Array, "k m"],
     preconditioner: Operator,
     *,
-    reduction: float,
+    reduction: float | Float[Array, ""],
     max_steps: int,
 ) -> Solved:
-    """Solves a positive semidefinite system to a residual ``reduction`` times its right-hand side (Nocedal 5.3)."""
+    """Solves a positive semidefinite system to a residual ``reduction`` times its right-hand side (Nocedal 5.3).
+
+    The residual is measured in the metric of the preconditioner. Ends early, and not ``converged``, without curvature.
+    """
     z = preconditioner(right)
     first = jnp.sum(right * z)
     goal = reduction**2 * first
@@ -46,10 +49,12 @@ def conjugate_gradients(
 
     def iterate(state: _State) -> _State:
         curved = matvec(state.direction)
-        length = state.size / jnp.sum(state.direction * curved)
+        curvature = jnp.sum(state.direction * curved)
+        # Nothing curves along this direction but rounding errors: it is not followed, and the last.
+        length = jnp.where(curvature > 0, state.size / curvature, 0)
         residual = state.residual - length * curved
         z = preconditioner(residual)
-        size = jnp.sum(residual * z)
+        size = jnp.where(curvature > 0, jnp.sum(residual * z), jnp.nan)
         return _State(
             state.x + length * state.direction,
             residual,

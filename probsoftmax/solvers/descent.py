@@ -73,7 +73,7 @@ class Direction(NamedTuple):
     promise: Float[Array, ""]
     """What the solver expects to be left to gain, in nats: half the squared decrement in its metric."""
     memory: Any
-    passes: int
+    passes: int | Int[Array, ""]
     """How often X was read for it."""
 
 
@@ -105,6 +105,12 @@ class DescentSolver(Solver):
     def learn(self, memory: Any, before: Point, after: Point) -> Any:
         """The memory after a step."""
 
+    def allowed(self, problem: Problem) -> Float[Array, ""]:
+        """The tolerance, in nats."""
+        dtype = problem.features.dtype
+        tolerance = default_tolerance(dtype) if self.tolerance is None else self.tolerance
+        return tolerance * problem.total_weight
+
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
         point = look(problem, centre(problem, theta))
@@ -135,9 +141,7 @@ def descend(
     solver: DescentSolver, problem: Problem, point: Point, memory: Any, halves: int | Int[Array, ""]
 ) -> tuple[Solution, Any, Float[Array, "k n"]]:
     """The loop, from a point that took ``halves`` products with X; and the memory and the scores at its end."""
-    dtype = point.theta.dtype
-    tolerance = default_tolerance(dtype) if solver.tolerance is None else solver.tolerance
-    allowed = tolerance * problem.total_weight
+    allowed = solver.allowed(problem)
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
     status = jnp.where(_is_finite(point), Status.MAX_STEPS, Status.DIVERGED).astype(jnp.int32)
     promise = unchecked_gap(problem, point.gradient)

@@ -14,18 +14,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from probsoftmax.curvature import gradient, softmax_tangent
+from probsoftmax.curvature import gradient
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
-from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric, principal_axes
+from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
+    hessian_at,
     make_problem,
-    product,
-    pull,
     scores_of,
     to_params,
     to_theta,
@@ -68,10 +67,7 @@ def solve_hessian(
     scores = scores_of(problem, theta)
     k, m = problem.shape
 
-    def curved(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
-        moved = softmax_tangent(scores, product(problem, v), 0)
-        return pull(problem, problem.weights[None, :] * moved) + problem.precision * v
-
+    curved = hessian_at(problem, scores)
     if k * m <= DENSE:
         matrix = dense_hessian(problem, scores)
 

@@ -1,11 +1,9 @@
 r"""Limited-memory BFGS in the metric of the model: the choice once the Hessian is too large to form.
 
-A quasi-Newton method spends its first hundred passes on learning what is already known here: the Hessian
-:math:`\sum_i s_i S_i \otimes x_i x_i^\top` is close to its Kronecker average
-:math:`\bar S \otimes \sum_i s_i x_i x_i^\top`. In the eigenbasis of :math:`\bar S` over the classes, and with the
-features' squares for the second factor, its inverse is one division an entry. That is the initial matrix of the
-recursion, and it is refreshed as the fit moves: :math:`\bar S` at W = 0, the only place where a fixed one would be
-exact, is off by orders of magnitude on data that separate.
+A quasi-Newton method spends its first hundred passes on learning what is already known here: the Kronecker average of
+the Hessian (:mod:`probsoftmax.solvers.metric`). It is the initial matrix of the recursion, and it is refreshed as the
+fit moves: at W = 0, the only place where a fixed one would be exact, it is off by orders of magnitude on data that
+separate.
 """
 
 from dataclasses import dataclass
@@ -15,39 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from probsoftmax.curvature import HIGHEST
-from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
+from probsoftmax.solvers.metric import (
+    Basis,
+    Metric,
+    apply_inverse,
+    kronecker_metric,
+    principal_axes,
+    where_it_curves,
+)
 from probsoftmax.solvers.problem import Problem, across_flat
-
-LARGEST_ROTATION = 2048
-"""Features up to which the principal axes are worth their cubic cost."""
-FLAT = 1e-6
-"""Smallest precision of a feature, in units of the largest, that the axes distinguish from 0."""
-
-
-class Basis(NamedTuple):
-    r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
-
-    With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
-    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. Centred features have nothing to do with the bias, whose
-    axis is its own.
-    """
-
-    axes: Float[Array, "m m"]
-    """Q: one column an axis."""
-    squares: Float[Array, " m"]
-    """a: the sum of squares of the features along each axis."""
-    relative: Float[Array, " m"]
-    """1 for axes that the prior penalises, 0 for those on which it is flat."""
-
-
-class Metric(NamedTuple):
-    """Q^-T (sigma_c a_j + tau) Q^-1 in the eigenbasis U of the classes: a matrix that is easy to invert."""
-
-    classes: Float[Array, "k k"]
-    """U: eigenvectors of the mean of diag(p) - p p^T."""
-    inverse: Float[Array, "k m"]
 
 
 class Memory(NamedTuple):
@@ -86,11 +61,9 @@ class LBFGS(DescentSolver):
         """Minus the recursion's inverse Hessian times the gradient."""
         # After steps 1, 2, 4, 8, ...: the fit moves less and less.
         age = memory.iteration
-        # Without a pair again, the last step was refused: the probabilities are so confident that the metric is of no
-        # use either. That of equal probabilities is as safe as a metric can be.
+        # No pair is left once a step was refused.
         refused = (memory.count > 0) & jnp.all(memory.inverse_products == 0)
-        undecided = jnp.where(problem.absent[:, None], -jnp.inf, jnp.zeros_like(point.scores))
-        scores = jnp.where(refused, undecided, point.scores)
+        scores = where_it_curves(problem, point.scores, refused)
         metric = jax.lax.cond(
             refused | ((age > 0) & ((age & (age - 1)) == 0)),
             lambda _: kronecker_metric(problem, scores, memory.basis),
@@ -144,56 +117,6 @@ def under_another_prior(
     metric = kronecker_metric(here, scores, memory.basis)
     zero = jnp.zeros_like(memory.iteration)
     return Memory(memory.steps, changes, inverse_products, memory.count, memory.basis, metric, zero)
-
-
-def principal_axes(problem: Problem) -> Basis:
-    """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
-    weighted = problem.weights[:, None] * problem.features
-    m = problem.shape[1]
-    precision = jnp.mean(problem.precision, axis=0)
-    largest = jnp.max(precision)
-    # A flat feature among penalised ones: as good as flat, and Q stays finite.
-    relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
-    relative = relative.at[-1].set(1)
-    if m > LARGEST_ROTATION:
-        squares = jnp.sum(weighted * problem.features, axis=0)
-        return Basis(
-            jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision)
-        )
-    root = jax.lax.rsqrt(relative)
-    gram = (
-        jnp.matmul(weighted.T, problem.features, precision=HIGHEST) * root[:, None] * root[None, :]
-    )
-    inner = jnp.eye(m, dtype=bool) | (
-        (jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :]
-    )
-    squares, vectors = jnp.linalg.eigh(jnp.where(inner, gram, 0))
-    penalised = jnp.where(jnp.abs(vectors[-1]) > 0.5, problem.precision[0, -1] > 0, True)
-    return Basis(root[:, None] * vectors, jnp.maximum(squares, 0), penalised.astype(root.dtype))
-
-
-def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis) -> Metric:
-    """The Kronecker average of the Hessian at these scores; no pass."""
-    p, q = softmax_and_complement(scores, (0,))
-    weighted = problem.weights[None, :] * p
-    spread = -jnp.matmul(weighted, p.T, precision=HIGHEST)
-    own = jnp.sum(weighted * q, axis=1)
-    spread = jnp.where(jnp.eye(p.shape[0], dtype=bool), own[:, None], spread) / problem.total_weight
-    sigma, classes = jnp.linalg.eigh(spread)
-    tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
-    curvature = jnp.maximum(sigma, 0)[:, None] * basis.squares[None, :] + tau[None, :]
-    floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
-    # No curvature: a flat direction, along which the gradient is 0 too.
-    return Metric(classes, jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0))
-
-
-def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """U ((U^T v Q) / curvature) Q^T."""
-    rotated = jnp.matmul(
-        metric.classes.T, jnp.matmul(v, basis.axes, precision=HIGHEST), precision=HIGHEST
-    )
-    scaled = jnp.matmul(metric.inverse * rotated, basis.axes.T, precision=HIGHEST)
-    return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
 
 
 def two_loop(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:

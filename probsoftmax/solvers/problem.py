@@ -23,12 +23,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from probsoftmax.curvature import HIGHEST, with_ones
+from probsoftmax.curvature import HIGHEST, softmax_tangent, with_ones
 from probsoftmax.data import Data
 from probsoftmax.likelihood import without_absent_rows
 from probsoftmax.linear import Params
 from probsoftmax.numerics import log_softmax, softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
+from probsoftmax.solvers.conjugate_gradients import Operator
 
 
 @jax.tree_util.register_dataclass
@@ -264,3 +265,13 @@ def gradient_of(
 ) -> Float[Array, "k m"]:
     """R X + tau (theta - M)."""
     return pull(problem, residual) + problem.precision * (theta - problem.mean)
+
+
+def hessian_at(problem: Problem, scores: Float[Array, "k n"]) -> Operator:
+    """The Hessian at a point with these scores, as a product with a direction: one pass."""
+
+    def times(direction: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        moved = softmax_tangent(scores, product(problem, direction), 0)
+        return pull(problem, problem.weights[None, :] * moved) + problem.precision * direction
+
+    return times

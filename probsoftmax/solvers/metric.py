@@ -1,0 +1,107 @@
+r"""The metric of the model: an average of the Hessian that is inverted by one division an entry.
+
+The Hessian :math:`\sum_i s_i S_i \otimes x_i x_i^\top`, with :math:`S_i = \mathrm{diag}(p_i) - p_i p_i^\top`, is close
+to its Kronecker average :math:`\bar S \otimes \sum_i s_i x_i x_i^\top`. In the eigenbasis of :math:`\bar S` over the
+classes and the principal axes of the features, measured by the prior, the average plus the precision is diagonal.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from probsoftmax.curvature import HIGHEST
+from probsoftmax.numerics import softmax_and_complement
+from probsoftmax.solvers.problem import Problem
+
+LARGEST_ROTATION = 2048
+"""Features up to which the principal axes are worth their cubic cost."""
+FLAT = 1e-6
+"""Smallest precision of a feature, in units of the largest, that the axes distinguish from 0."""
+
+
+class Basis(NamedTuple):
+    r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
+
+    With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
+    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. Centred features have nothing to do with the bias, whose
+    axis is its own.
+    """
+
+    axes: Float[Array, "m m"]
+    """Q: one column an axis."""
+    squares: Float[Array, " m"]
+    """a: the sum of squares of the features along each axis."""
+    relative: Float[Array, " m"]
+    """1 for axes that the prior penalises, 0 for those on which it is flat."""
+
+
+class Metric(NamedTuple):
+    """Q^-T (sigma_c a_j + tau) Q^-1 in the eigenbasis U of the classes: a matrix that is easy to invert."""
+
+    classes: Float[Array, "k k"]
+    """U: eigenvectors of the mean of diag(p) - p p^T."""
+    inverse: Float[Array, "k m"]
+
+
+def principal_axes(problem: Problem) -> Basis:
+    """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
+    weighted = problem.weights[:, None] * problem.features
+    m = problem.shape[1]
+    precision = jnp.mean(problem.precision, axis=0)
+    largest = jnp.max(precision)
+    # A flat feature among penalised ones: as good as flat, and Q stays finite.
+    relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
+    relative = relative.at[-1].set(1)
+    if m > LARGEST_ROTATION:
+        squares = jnp.sum(weighted * problem.features, axis=0)
+        return Basis(
+            jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision)
+        )
+    root = jax.lax.rsqrt(relative)
+    gram = (
+        jnp.matmul(weighted.T, problem.features, precision=HIGHEST) * root[:, None] * root[None, :]
+    )
+    inner = jnp.eye(m, dtype=bool) | (
+        (jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :]
+    )
+    squares, vectors = jnp.linalg.eigh(jnp.where(inner, gram, 0))
+    penalised = jnp.where(jnp.abs(vectors[-1]) > 0.5, problem.precision[0, -1] > 0, True)
+    return Basis(root[:, None] * vectors, jnp.maximum(squares, 0), penalised.astype(root.dtype))
+
+
+def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis) -> Metric:
+    """The Kronecker average of the Hessian at these scores; no pass."""
+    p, q = softmax_and_complement(scores, (0,))
+    weighted = problem.weights[None, :] * p
+    spread = -jnp.matmul(weighted, p.T, precision=HIGHEST)
+    own = jnp.sum(weighted * q, axis=1)
+    spread = jnp.where(jnp.eye(p.shape[0], dtype=bool), own[:, None], spread) / problem.total_weight
+    sigma, classes = jnp.linalg.eigh(spread)
+    tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
+    curvature = jnp.maximum(sigma, 0)[:, None] * basis.squares[None, :] + tau[None, :]
+    floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
+    # No curvature: a flat direction, along which the gradient is 0 too.
+    return Metric(classes, jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0))
+
+
+def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """U ((U^T v Q) / curvature) Q^T."""
+    rotated = jnp.matmul(
+        metric.classes.T, jnp.matmul(v, basis.axes, precision=HIGHEST), precision=HIGHEST
+    )
+    scaled = jnp.matmul(metric.inverse * rotated, basis.axes.T, precision=HIGHEST)
+    return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
+
+
+def where_it_curves(
+    problem: Problem, scores: Float[Array, "k n"], refused: Bool[Array, ""]
+) -> Float[Array, "k n"]:
+    """Where to take the curvature from: ``scores``, or those of equal probabilities once a step was refused.
+
+    It is refused where probabilities are so confident that what is left of the curvature is of no use; that of equal
+    probabilities is as safe as a metric can be.
+    """
+    undecided = jnp.where(problem.absent[:, None], -jnp.inf, jnp.zeros_like(scores))
+    return jnp.where(refused, undecided, scores)

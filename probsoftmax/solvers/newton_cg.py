@@ -1,0 +1,85 @@
+r"""Newton's method without the matrix: its direction by conjugate gradients in the metric of the model.
+
+Where curvature changes much from row to row (weak priors, classes that nearly separate) the metric is a poor average,
+and L-BFGS learns the rest of it slowly. The Hessian itself is a product with X and one with its transpose: a pass for
+each step of the conjugate gradients, a handful for a direction while it need not be exact.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from probsoftmax.solvers.certificate import unchecked_gap
+from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
+from probsoftmax.solvers.descent import DescentSolver, Direction, Point
+from probsoftmax.solvers.metric import (
+    Basis,
+    apply_inverse,
+    kronecker_metric,
+    principal_axes,
+    where_it_curves,
+)
+from probsoftmax.solvers.problem import Problem, across_flat, hessian_at
+
+
+class Memory(NamedTuple):
+    """What the next direction needs to know of the past."""
+
+    basis: Basis
+    size: Float[Array, ""]
+    """The first gradient, squared, in the metric there; inf before the first step."""
+    refused: Bool[Array, ""]
+    """Whether the last step was not taken."""
+
+
+@dataclass(frozen=True)
+class NewtonCG(DescentSolver):
+    r"""Truncated Newton: :math:`H D = -\nabla E` by preconditioned conjugate gradients, then a line search.
+
+    The system is solved to a residual of :math:`\min(\tfrac12, (\|\nabla\| / \|\nabla_0\|)^{1/2})` times the gradient,
+    in the norm of the metric (Eisenstat and Walker): roughly while the fit is far off, then ever more exactly, so that
+    it converges faster than linearly. Memory for a few copies of the coefficients.
+    """
+
+    max_steps: int = 200
+    """Most steps; 0 certifies the start."""
+    inner_steps: int = 200
+    """Most conjugate gradient steps for one direction."""
+
+    start_halves: ClassVar[int] = 2
+    patience: ClassVar[int] = 6
+
+    def start(self, problem: Problem, scores: Float[Array, "k n"]) -> Memory:
+        """The principal axes."""
+        infinite = jnp.asarray(jnp.inf, scores.dtype)
+        return Memory(principal_axes(problem), infinite, jnp.zeros((), bool))
+
+    def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
+        """Newton's direction, as exact as it is worth."""
+        scores = where_it_curves(problem, point.scores, memory.refused)
+        metric = kronecker_metric(problem, scores, memory.basis)
+
+        def preconditioner(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
+            return apply_inverse(metric, memory.basis, v)
+
+        size = jnp.sum(point.gradient * preconditioner(point.gradient))
+        first = jnp.where(jnp.isinf(memory.size), size, memory.size)
+        # A residual that leaves a third of the tolerance, as far as the gap at hand can tell.
+        gap = unchecked_gap(problem, point.gradient)
+        enough = jnp.minimum(0.5, jnp.sqrt(self.allowed(problem) / (3 * gap)))
+        solved = conjugate_gradients(
+            hessian_at(problem, scores),
+            -point.gradient,
+            preconditioner,
+            reduction=jnp.clip((size / first) ** 0.25, enough, 0.5),
+            max_steps=self.inner_steps,
+        )
+        step = across_flat(problem, solved.x)
+        promise = -0.5 * jnp.sum(step * point.gradient)
+        return Direction(step, promise, memory._replace(size=first), solved.steps)
+
+    def learn(self, memory: Memory, before: Point, after: Point) -> Memory:
+        """Whether the step was taken."""
+        return memory._replace(refused=jnp.all(after.theta == before.theta))
