@@ -159,8 +159,10 @@ def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
     maximum, shift = maximum_and_shift(x, axis)
 
     def all_but_maximum(shift):
-        # 0 at the maximum, the exponential from 0.6 below it on: a mask that compiles into the loop of the sum.
-        return jnp.minimum(jnp.exp(x - shift), (maximum - x) * math.exp(_highest(x, axis) + 2))
+        # 0 at the maximum, the exponential from 0.6 below it on: a mask that compiles into the loop of the sum. (Of the
+        # maximum itself, which is used elsewhere too, the compiler for CPUs would write out k copies.)
+        z, top = x - shift, maximum - shift
+        return jnp.minimum(jnp.exp(z), (top - z) * math.exp(_highest(x, axis) + 2))
 
     if classes <= (FEW_CLASSES if x.ndim - 1 in axis else 128):
         # Both sums in one pass over the scores: several times faster for few classes, and slower for many, for
@@ -215,8 +217,21 @@ def _softmax_and_complement_jvp(axis, primals, tangents):
 
 @partial(jax.jit, static_argnums=3)
 def log_softmax_tangent(p, q, dx, axis):
-    """d log p_j = q_j dx_j - sum over l != j of p_l dx_l, the ground of every derivative."""
-    return q * dx - sum_of_others(p * dx, p > 0.5, axis)
+    """d log p_j = dx_j - sum of p_l dx_l, the ground of every derivative; linear in dx.
+
+    A class with more than half of the probability may outweigh all others: there the sum is over the others and what is
+    left of dx_j is q_j dx_j, so that nothing close to 1 is subtracted from 1.
+    """
+    dominant = p > 0.5
+    small = jnp.sum(jnp.where(dominant, 0, p) * dx, axis, keepdims=True)
+    large = jnp.sum(jnp.where(dominant, p, 0) * dx, axis, keepdims=True)
+    # True unless the row is NaN. In reverse mode these two are the sums of the row of cotangents, and the compiler for
+    # CPUs would write out k copies of each; a selection keeps it from that.
+    row = p
+    for one in axis:
+        row = jax.lax.slice_in_dim(row, 0, 1, axis=one)
+    small, large = (jnp.where(row >= 0, part, 0) for part in (small, large))
+    return jnp.where(dominant, q * dx, dx - large) - small
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
