@@ -158,25 +158,27 @@ def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
     classes = math.prod(x.shape[one] for one in axis)
     maximum, shift = maximum_and_shift(x, axis)
 
-    def all_but_maximum(shift):
-        # 0 at the maximum, the exponential from 0.6 below it on: a mask that compiles into the loop of the sum. (Of the
-        # maximum itself, which is used elsewhere too, the compiler for CPUs would write out k copies.)
-        z, top = x - shift, maximum - shift
-        return jnp.minimum(jnp.exp(z), (top - z) * math.exp(_highest(x, axis) + 2))
+    def all_but_maximum(exponentials, below):
+        # 0 at the maximum, the exponential from 0.6 below it on: a mask that compiles into the loop of the sum.
+        return jnp.minimum(exponentials, below * math.exp(_highest(x, axis) + 2))
 
     if classes <= (FEW_CLASSES if x.ndim - 1 in axis else 128):
         # Both sums in one pass over the scores: several times faster for few classes, and slower for many, for
         # which the compiler for CPUs finds no vector instructions.
-        terms, zero = (jnp.exp(x - shift), all_but_maximum(shift)), jnp.zeros((), x.dtype)
+        exponentials, zero = jnp.exp(x - shift), jnp.zeros((), x.dtype)
+        terms = exponentials, all_but_maximum(exponentials, maximum - x)
         total, others = jax.lax.reduce(
             terms, (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), axis
         )
         total, others = jnp.expand_dims(total, axis), jnp.expand_dims(others, axis)
     else:
-        # A shift of its own for the second sum, or the exponentials are found to be the same and written to memory.
+        # A shift of its own for the second sum, or the exponentials are found to be the same and written to memory; and
+        # so would k copies of the maximum be, if x were subtracted from it and not from the difference.
         total = jnp.sum(jnp.exp(x - shift), axis, keepdims=True)
         own = jnp.floor(maximum - jnp.clip(maximum, 0, _highest(x, axis) - 1))
-        others = jnp.sum(all_but_maximum(own), axis, keepdims=True) * jnp.exp(own - shift)
+        z = x - own
+        others = jnp.sum(all_but_maximum(jnp.exp(z), maximum - own - z), axis, keepdims=True)
+        others *= jnp.exp(own - shift)
     largest = jnp.exp(maximum - shift)
     # Where a class is close to the maximum, the difference is benign.
     others = jnp.where(total > 1.5 * largest, total - largest, others)
