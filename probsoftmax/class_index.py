@@ -23,8 +23,8 @@ def prepare(
     xp = jnp if isinstance(labels, jax.Array) else np
     index = xp.asarray(labels)
     if jnp.promote_types(index.dtype, jnp.int32) != jnp.int32:
-        index = xp.where(is_class(index, logits.shape), index, -1)
-    return logits, jnp.asarray(index.astype(np.int32)), dtype
+        index = xp.where(is_class(index, logits.shape), index.astype(np.int32), np.int32(-1))
+    return logits, jnp.asarray(index, jnp.int32), dtype
 
 
 def is_class(labels: Any, shape: tuple[int, ...]) -> Any:
