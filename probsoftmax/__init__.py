@@ -22,6 +22,7 @@ from probsoftmax.fit import fit_mle as fit_mle
 from probsoftmax.information import cross_entropy as cross_entropy
 from probsoftmax.information import entropy as entropy
 from probsoftmax.information import kl_divergence as kl_divergence
+from probsoftmax.leave_one_out import leave_one_out as leave_one_out
 from probsoftmax.likelihood import log_likelihood as log_likelihood
 from probsoftmax.likelihood import negative_log_likelihood as negative_log_likelihood
 from probsoftmax.linear import Params as Params
@@ -57,5 +58,8 @@ from probsoftmax.solvers import Newton as Newton
 from probsoftmax.solvers import NewtonCG as NewtonCG
 from probsoftmax.solvers import Status as Status
 from probsoftmax.solvers import minimize as minimize
+from probsoftmax.validation import CrossValidation as CrossValidation
+from probsoftmax.validation import cross_validate as cross_validate
+from probsoftmax.validation import stratified_folds as stratified_folds
 
 __version__ = "0.1.0"

@@ -31,6 +31,7 @@ FLOORS = [
     "solvers",
     "fit",
     "path",
+    "leave_one_out",
     "validation",
     "separation",
     "posterior",

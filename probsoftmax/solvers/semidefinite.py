@@ -14,6 +14,19 @@ def solve_semidefinite(
     collinear or constant; two refinements with the matrix itself then take the ridge out again in every direction
     that has curvature.
     """
+    root, lower = factorise(matrix)
+    scaled = matrix * root[:, None] * root[None, :]
+    target = root * right
+
+    def refine(_: int, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        residual = target - jnp.matmul(scaled, x, precision=jax.lax.Precision.HIGHEST)
+        return x + jax.scipy.linalg.cho_solve((lower, True), residual)
+
+    return root * jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(right))
+
+
+def factorise(matrix: Float[Array, "m m"]) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
+    """D that scales M to a unit diagonal, and the root L of D M D = L L^T, but for a ridge of a few roundings."""
     diagonal = jnp.diagonal(matrix)
     root = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
     scaled = matrix * root[:, None] * root[None, :]
@@ -29,13 +42,5 @@ def solve_semidefinite(
 
     # A few roundings; more where they were not enough (a factorisation that fails is NaN to its last entry).
     first = jnp.asarray(0.04 * m * jnp.finfo(matrix.dtype).eps, matrix.dtype)
-    _, lower = jax.lax.while_loop(
-        failed, with_larger_ridge, (first, jnp.full_like(scaled, jnp.nan))
-    )
-    target = root * right
-
-    def refine(_: int, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        residual = target - jnp.matmul(scaled, x, precision=jax.lax.Precision.HIGHEST)
-        return x + jax.scipy.linalg.cho_solve((lower, True), residual)
-
-    return root * jax.lax.fori_loop(0, 3, refine, jnp.zeros_like(right))
+    start = (first, jnp.full_like(scaled, jnp.nan))
+    return root, jax.lax.while_loop(failed, with_larger_ridge, start)[1]
