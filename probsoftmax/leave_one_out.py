@@ -18,25 +18,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from probsoftmax.curvature import HIGHEST, softmax_tangent
+from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.likelihood import check_fit
 from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import log_softmax
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
-from probsoftmax.solvers.lbfgs import apply_inverse, kronecker_metric, principal_axes
+from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
-    across_flat,
     evaluate,
     gradient_of,
+    hessian_at,
     make_problem,
     product,
-    pull,
     scores_of,
     to_theta,
+    with_weights,
 )
 from probsoftmax.solvers.semidefinite import factorise
 
@@ -77,8 +77,8 @@ def leave_one_out(params: Params, data: Data, prior: GaussianPrior) -> Float[Arr
     >>> from probsoftmax.fit import fit_map
     >>> data = make_data([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1])
     >>> prior = GaussianPrior(precision=1.0)
-    >>> print(jnp.exp(leave_one_out(fit_map(data, prior).params, data, prior))[:, 1].round(2))
-    [0.66 0.2 0.79 0.34]
+    >>> print((100 * jnp.exp(leave_one_out(fit_map(data, prior).params, data, prior)[3])).round())
+    [66. 34.]
     """
     check_fit(params, data)
     return _leave_one_out(params, data, GaussianPrior(*map(jnp.asarray, prior)))
@@ -92,9 +92,9 @@ def _leave_one_out(params: Params, data: Data, prior: GaussianPrior) -> Float[Ar
     k, m = problem.shape
     change = by_factors if k * m <= DENSE else by_conjugate_gradients
     moved = change(problem, to_theta(problem, params))
-    # A shift of all classes is no change; a class that nobody has stays out of sight.
-    moved = jnp.where(problem.absent[None, :], 0, moved)
-    return log_softmax(scores + moved)
+    # Rows that were not in the fit, and a class that nobody has, stay where they are.
+    fixed = (problem.weights == 0)[:, None] | problem.absent[None, :]
+    return log_softmax(scores + jnp.where(fixed, 0, moved))
 
 
 def by_factors(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "n k"]:
@@ -111,15 +111,21 @@ def by_factors(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "n 
     slope = gradient_of(problem, theta, residual).reshape(-1)
     newton = jnp.matmul(inverse.T, jnp.matmul(inverse, slope, precision=HIGHEST), precision=HIGHEST)
     ahead = product(problem, newton.reshape(k, m))
-    inverse = inverse.reshape(k * m, k, m)
+    inverse, eye = inverse.reshape(k * m, k, m), jnp.eye(k, dtype=theta.dtype)
+    present = (~problem.absent).astype(theta.dtype)
+
+    def centred(z: Float[Array, "km k"]) -> Float[Array, "km k"]:
+        mean = jnp.matmul(z, present, precision=HIGHEST) / jnp.sum(present)
+        return jnp.where(problem.absent[None, :], 0, z - mean[:, None])
 
     def change(row):
         x, s, p, residual, ahead = row
-        z = jnp.matmul(inverse, x, precision=HIGHEST)
+        # Class-centred, as S_i and p_i - y_i are: along a shift of all classes H may be next to singular.
+        z = centred(jnp.matmul(inverse, x, precision=HIGHEST))
         a = jnp.matmul(z.T, z, precision=HIGHEST)
         own = s * (jnp.diag(p) - p[:, None] * p[None, :])
         right = jnp.matmul(a, residual, precision=HIGHEST) - ahead
-        return jnp.linalg.solve(jnp.eye(k) - jnp.matmul(a, own, precision=HIGHEST), right)
+        return jnp.linalg.solve(eye - jnp.matmul(a, own, precision=HIGHEST), right)
 
     rows = (problem.features, problem.weights, p.T, residual.T, ahead.T)
     return _in_blocks(change, rows, k * m * k)
@@ -138,15 +144,10 @@ def by_conjugate_gradients(problem: Problem, theta: Float[Array, "k m"]) -> Floa
 
     def change(row: tuple[Int[Array, ""], Float[Array, " k"], Float[Array, " m"]]):
         i, residual, x = row
-        weights = problem.weights.at[i].set(0)
-
-        def curved(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
-            moved = softmax_tangent(scores, product(problem, v), 0)
-            return pull(problem, weights[None, :] * moved) + problem.precision * v
-
-        right = across_flat(problem, residual[:, None] * x[None, :] - slope)
+        others = with_weights(problem, problem.weights.at[i].set(0))
+        right = residual[:, None] * x[None, :] - slope
         solved = conjugate_gradients(
-            curved,
+            hessian_at(others, scores),
             right,
             lambda r: apply_inverse(metric, basis, r),
             reduction=REDUCTION,
