@@ -7,7 +7,7 @@ product with X.
 
 import operator
 from functools import partial
-from typing import NamedTuple, SupportsIndex
+from typing import NamedTuple, SupportsIndex, cast
 
 import jax
 import jax.numpy as jnp
@@ -141,14 +141,12 @@ def stratified_folds(data: Data, folds: int, key: Array) -> Int[Array, " n"]:
     return jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32) % folds)
 
 
-def _folds(
-    data: Data, folds: SupportsIndex | ArrayLike, key: Array | None
-) -> tuple[Int[Array, " n"], int]:
+def _folds(data: Data, folds: ArrayLike, key: Array | None) -> tuple[Int[Array, " n"], int]:
     """The fold of each row, and how many there are: a static number."""
     if isinstance(folds, jax.core.Tracer):
         raise TypeError("folds: expected a number or an array with values, got a traced array")
     if jnp.ndim(folds) == 0:
-        count = operator.index(folds)  # type: ignore[arg-type]
+        count = operator.index(cast(SupportsIndex, folds))
         if key is None:
             raise ValueError("key: expected a random key to deal the rows with, got None")
         return stratified_folds(data, count, key), count

@@ -43,6 +43,8 @@ SIGNATURES = {
     # fits
     "fit_mle": "(data, *, solver=None, init=None)",
     "fit_map": "(data, prior, *, solver=None, init=None)",
+    "cross_validate": "(data, precisions, *, folds=5, key=None, prior=None, solver=None)",
+    "leave_one_out": "(params, data, prior)",
 }
 PUBLIC = {
     name: value
