@@ -23,10 +23,10 @@ from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.descent import descend, look_at
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
 from probsoftmax.solvers.problem import (
-    Problem,
     centre,
     make_problem,
     scores_of,
+    to_theta,
     with_precision,
 )
 
@@ -79,7 +79,7 @@ def fit_path(
     )
 
 
-class History(NamedTuple):
+class _History(NamedTuple):
     """The last optima and the logarithms of their precisions, newest first."""
 
     thetas: Float[Array, "h k m"]
@@ -88,10 +88,8 @@ class History(NamedTuple):
     known: Int[Array, ""]
 
 
-class Trail(NamedTuple):
-    """How far a path has come, and what the next fit can know from it."""
-
-    history: History
+class _Carry(NamedTuple):
+    history: _History
     memory: Memory
     precision: Float[Array, ""]
     fits: Int[Array, ""]
@@ -106,62 +104,46 @@ def _path(
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
     problem = make_problem(data, prior, nothing, standardise=True)
     order = jnp.argsort(-precisions)
-    start = begin(solver, problem, precisions[order[0]])
+    fresh = FRESH_FITS if jnp.finfo(precisions.dtype).bits == 64 else 1
 
-    def fit_one(trail: Trail, precision: Float[Array, ""]) -> tuple[Trail, Fit]:
-        prediction = extrapolate(trail.history, precision)
-        return advance(solver, problem, trail, precision, prediction)
+    def fit_one(carry: _Carry, precision: Float[Array, ""]) -> tuple[_Carry, Fit]:
+        here = with_precision(problem, precision)
+        place = jnp.log(precision)
+        theta, scores = _extrapolate(carry.history, place)
+        stale = carry.fits % fresh == fresh - 1
+        scores = jax.lax.cond(stale, lambda: scores_of(here, theta), lambda: scores)
+        before = with_precision(problem, carry.precision)
+        memory = under_another_prior(carry.memory, before, here, scores)
+        point = look_at(here, theta, scores)
+        solution, memory, scores = descend(solver, here, point, memory, 1 + stale)
+        history = _remember(carry.history, solution.theta, scores, place)
+        halves = carry.halves + solution.halves
+        passes = (halves + 1) // 2 - (carry.halves + 1) // 2
+        fit = report(here, solution)._replace(passes=passes)
+        return _Carry(history, memory, precision, carry.fits + 1, halves), fit
 
-    _, fits = jax.lax.scan(fit_one, start, precisions[order])
-    return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)
-
-
-def begin(solver: LBFGS, problem: Problem, strongest: Float[Array, ""]) -> Trail:
-    """Before the first fit: at coefficients of 0, with the principal axes and a metric for the strongest prior."""
-    theta, zero = centre(problem, jnp.zeros_like(problem.mean)), jnp.zeros((), jnp.int32)
-    scores = scores_of(problem, theta)
-    history = History(
+    theta = centre(problem, to_theta(problem, nothing))
+    scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
+    history = _History(
         jnp.broadcast_to(theta, (HISTORY, *theta.shape)),
         jnp.broadcast_to(scores, (HISTORY, *scores.shape)),
         jnp.zeros(HISTORY, theta.dtype),
         zero,
     )
+    strongest = precisions[order[0]]
     memory = solver.start(with_precision(problem, strongest), scores)
-    return Trail(history, memory, strongest, zero, zero + 1 + solver.start_halves)
+    carry = _Carry(history, memory, strongest, zero, zero + 1 + solver.start_halves)
+    _, fits = jax.lax.scan(fit_one, carry, precisions[order])
+    return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)
 
 
-def advance(
-    solver: LBFGS,
-    problem: Problem,
-    trail: Trail,
-    precision: Float[Array, ""],
-    prediction: tuple[Float[Array, "k m"], Float[Array, "k n"]],
-) -> tuple[Trail, Fit]:
-    """The next fit, from where it is predicted to end."""
-    here = with_precision(problem, precision)
-    theta, scores = prediction
-    fresh = FRESH_FITS if jnp.finfo(precision.dtype).bits == 64 else 1
-    stale = trail.fits % fresh == fresh - 1
-    scores = jax.lax.cond(stale, lambda: scores_of(here, theta), lambda: scores)
-    before = with_precision(problem, trail.precision)
-    memory = under_another_prior(trail.memory, before, here, scores)
-    point = look_at(here, theta, scores)
-    solution, memory, scores = descend(solver, here, point, memory, 1 + stale)
-    history = _remember(trail.history, solution.theta, scores, jnp.log(precision))
-    halves = trail.halves + solution.halves
-    passes = (halves + 1) // 2 - (trail.halves + 1) // 2
-    fit = report(here, solution)._replace(passes=passes)
-    return Trail(history, memory, precision, trail.fits + 1, halves), fit
-
-
-def extrapolate(
-    history: History, precision: Float[Array, ""]
+def _extrapolate(
+    history: _History, place: Float[Array, ""]
 ) -> tuple[Float[Array, "k m"], Float[Array, "k n"]]:
-    """Coefficients and scores at another precision: the polynomial through the known optima, in Lagrange's form.
+    """The polynomial through the known optima at ``place``, in Lagrange's form; the start if none is known.
 
-    The start if none is known. Scores are linear in the coefficients, so theirs need no product with X.
+    Scores are linear in the coefficients, so theirs need no product with X.
     """
-    place = jnp.log(precision)
     usable = jnp.arange(HISTORY) < jnp.maximum(history.known, 1)
     distances = history.places[:, None] - history.places[None, :]
     factors = (place - history.places)[None, :] / jnp.where(distances == 0, 1, distances)
@@ -176,15 +158,15 @@ def extrapolate(
 
 
 def _remember(
-    history: History,
+    history: _History,
     theta: Float[Array, "k m"],
     scores: Float[Array, "k n"],
     place: Float[Array, ""],
-) -> History:
+) -> _History:
     """The newest optimum first. Of two at one place the newer replaces the older."""
     repeated = (history.known > 0) & (history.places[0] == place)
     older = jnp.maximum(jnp.arange(HISTORY) - jnp.where(repeated, 0, 1), 0)
-    return History(
+    return _History(
         history.thetas[older].at[0].set(theta),
         history.scores[older].at[0].set(scores),
         history.places[older].at[0].set(place),

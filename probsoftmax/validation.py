@@ -1,28 +1,29 @@
 r"""Cross-validation: how well each prior precision predicts rows that the fit has not seen.
 
-A fold is held out by a weight of 0, so all folds are fits of the same X, and each of them is a whole path of
-precisions. The scores of the held-out rows come with those of the others: what a fold predicts costs no further
-product with X.
+A fold is held out by a weight of 0, so all folds are fits of the same X, each of them a whole path of precisions, and
+one program.
 """
 
 import operator
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, SupportsIndex, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_integer, check_shape, check_values
 from probsoftmax.data import Data
-from probsoftmax.linear import init_params
+from probsoftmax.fit import Fit
+from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
+from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import compute_dtype
-from probsoftmax.path import TOLERANCE, Trail, advance, begin, extrapolate
+from probsoftmax.path import fit_path
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.lbfgs import LBFGS
-from probsoftmax.solvers.problem import Problem, evaluate, make_problem, with_weights
 
 
 class CrossValidation(NamedTuple):
@@ -73,7 +74,7 @@ def cross_validate(
             integers 0, 1, ... with their values known (not traced); a row at -1 is in every fit and never held out.
         key: a random key; not used if the fold of each row is given.
         prior: what the precisions multiply, as in ``fit_path``.
-        solver: its tolerance is met by every fit on its own; 1e-6 nats for each unit of weight if ``None``.
+        solver: that of ``fit_path``; its tolerance is met by every fit on its own.
 
     Returns:
         A loss, an accuracy and a certificate for every fold and precision, their means, and the best precision by the
@@ -104,7 +105,6 @@ def cross_validate(
     fold, count = _folds(data, folds, key)
     prior = GaussianPrior() if prior is None else prior
     prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
-    solver = LBFGS(tolerance=TOLERANCE) if solver is None else solver
     return _cross_validate(data, precisions, prior, fold, count=count, solver=solver)
 
 
@@ -163,16 +163,6 @@ def _folds(data: Data, folds: ArrayLike, key: Array | None) -> tuple[Int[Array, 
     return jnp.asarray(fold, jnp.int32), count
 
 
-class _Judged(NamedTuple):
-    """One fold's fit at one precision."""
-
-    log_loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
-    gap: Float[Array, ""]
-    passes: Int[Array, ""]
-    status: Int[Array, ""]
-
-
 @partial(jax.jit, static_argnames=("count", "solver"))
 def _cross_validate(
     data: Data,
@@ -181,54 +171,65 @@ def _cross_validate(
     fold: Int[Array, " n"],
     *,
     count: int,
-    solver: LBFGS,
+    solver: LBFGS | None,
 ) -> CrossValidation:
-    nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
-    problem = make_problem(data, prior, nothing, standardise=True)
-    order = jnp.argsort(-precisions)
+    data = without_absent_rows(data)
 
-    def path_of(number: Int[Array, ""]) -> tuple[Float[Array, ""], _Judged]:
+    def path_of(number: Int[Array, ""]) -> tuple[Float[Array, ""], _Predicted, Fit]:
         held = fold == number
-        rest = with_weights(problem, jnp.where(held, 0, problem.weights))
-        test = with_weights(problem, jnp.where(held, problem.weights, 0))
+        rest = replace(data, weights=jnp.where(held, 0, data.weights))
+        test = replace(data, weights=jnp.where(held, data.weights, 0))
+        path = fit_path(rest, precisions, prior=prior, solver=solver)
+        totals = jnp.matmul(rest.weights, _probabilities(rest, precisions.dtype))
+        impossible = (totals == 0) & (prior.bias_precision == 0)
 
-        def fit_one(trail: Trail, precision: Float[Array, ""]) -> tuple[Trail, _Judged]:
-            prediction = extrapolate(trail.history, precision)
-            trail, fit = advance(solver, rest, trail, precision, prediction)
-            loss, accuracy = _held_out(test, trail.history.scores[0])
-            return trail, _Judged(loss, accuracy, fit.gap, fit.passes, fit.status)
+        # One precision after the other: the scores of all would be l times as large as those a fit needs.
+        def predict(params: Params) -> _Predicted:
+            return _predict(params, test, impossible)
 
-        start = begin(solver, rest, precisions[order[0]])
-        return test.total_weight, jax.lax.scan(fit_one, start, precisions[order])[1]
+        # No use for the coefficients any more: l copies of them a fold.
+        known = path._replace(params=Params(jnp.zeros(0), jnp.zeros(0)))
+        return jnp.sum(test.weights), jax.lax.map(predict, path.params), known
 
     # One after the other, each to its own end. All folds at once under vmap wait at every step for the slowest, and
     # take both sides of every choice: twice as long on digits on a CPU. Starting a fold from the path of all rows,
     # moved by what the two differed so far, saves passes at strong priors and loses them where classes separate
     # (digits, 20 precisions: 1154 and 255 for the other path, instead of 1084); the better of both starts at each
     # precision takes 946, still not worth 255.
-    weight, judged = jax.lax.map(path_of, jnp.arange(count))
-    return _summarise(precisions, weight, jax.tree.map(lambda x: x[:, jnp.argsort(order)], judged))
+    weight, predicted, fits = jax.lax.map(path_of, jnp.arange(count))
+    return _summarise(precisions, weight, predicted, fits)
 
 
-def _held_out(
-    test: Problem, scores: Float[Array, "k n"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean loss and accuracy of the rows that have a weight in ``test``, at scores that are known."""
-    predicted = jnp.argmax(scores, axis=0)
-    if test.labels.ndim == 1:
-        right = (predicted == test.labels).astype(scores.dtype)
-    else:
-        right = jnp.take_along_axis(test.labels, predicted[None, :], axis=0)[0]
-    return evaluate(test, scores).loss / test.total_weight, jnp.sum(
-        test.weights * right
-    ) / test.total_weight
+def _probabilities(data: Data, dtype: DTypeLike) -> Float[Array, "n k"]:
+    if data.labels.ndim == 2:
+        return data.labels.astype(dtype)
+    return jax.nn.one_hot(data.labels, data.num_classes, dtype=dtype)
+
+
+class _Predicted(NamedTuple):
+    """What one fit says about the rows that it has not seen."""
+
+    log_loss: Float[Array, "..."]
+    accuracy: Float[Array, "..."]
+
+
+def _predict(params: Params, test: Data, impossible: Bool[Array, " k"]) -> _Predicted:
+    """Mean loss and accuracy of the rows that have a weight in ``test``."""
+    scores = jnp.where(impossible[None, :], -jnp.inf, logits(params, test.features))
+    loss = cross_entropy_of_labels(scores, test.labels)
+    chosen = jax.nn.one_hot(jnp.argmax(scores, axis=1), test.num_classes, dtype=scores.dtype)
+    right = jnp.sum(chosen * _probabilities(test, scores.dtype), axis=1)
+    total = jnp.sum(test.weights)
+    # Rows that do not count may have a loss of inf.
+    loss = jnp.where(test.weights == 0, 0, test.weights * loss)
+    return _Predicted(jnp.sum(loss) / total, jnp.sum(test.weights * right) / total)
 
 
 def _summarise(
-    precisions: Float[Array, " l"], weight: Float[Array, " folds"], judged: _Judged
+    precisions: Float[Array, " l"], weight: Float[Array, " folds"], predicted: _Predicted, fits: Fit
 ) -> CrossValidation:
-    loss, loss_error = _mean_and_error(judged.log_loss, weight)
-    accuracy, accuracy_error = _mean_and_error(judged.accuracy, weight)
+    loss, loss_error = _mean_and_error(predicted.log_loss, weight)
+    accuracy, accuracy_error = _mean_and_error(predicted.accuracy, weight)
     place = jnp.argmin(jnp.where(jnp.isfinite(loss), loss, jnp.inf))
     least, error = loss[place], loss_error[place]
 
@@ -238,8 +239,8 @@ def _summarise(
 
     return CrossValidation(
         precisions,
-        judged.log_loss,
-        judged.accuracy,
+        predicted.log_loss,
+        predicted.accuracy,
         weight,
         loss,
         loss_error,
@@ -247,9 +248,9 @@ def _summarise(
         accuracy_error,
         largest(loss <= least),
         largest(loss <= least + error),
-        judged.gap,
-        judged.passes,
-        judged.status,
+        fits.gap,
+        fits.passes,
+        fits.status,
     )
 
 

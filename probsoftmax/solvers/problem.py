@@ -94,13 +94,6 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     )
 
 
-def with_weights(problem: Problem, weights: Float[Array, " n"]) -> Problem:
-    """The same rows in the same coordinates, counted differently: a weight that was 0 has to stay so."""
-    totals = _class_totals(problem.labels, weights, problem.shape[0])
-    absent = (totals == 0) & (problem.precision[:, -1] == 0)
-    return replace(problem, weights=weights, absent=absent)
-
-
 def with_precision(problem: Problem, factor: Float[Array, ""]) -> Problem:
     """The same rows under a prior on the weights that is ``factor`` times as strong."""
     precision = problem.precision.at[:, :-1].multiply(factor)
