@@ -1,10 +1,11 @@
 r"""A whole sweep of prior precisions at once, for about the price of a few fits.
 
-The optimum is a smooth curve in the logarithm of the precision. It is followed from the strongest prior, where it is
-close to the prior's mean, to the weakest. Each fit starts from the extrapolation of the ones before it, and with what
-they have learnt of the curvature: the likelihood's part of it changes little from one precision to the next, and the
-prior's part is known exactly. So a fit takes a handful of passes. The principal axes of X are found once. All is one
-compiled program, and every precision is certified, and stopped, on its own.
+The optimum is a smooth curve: close to linear in 1 / precision while the prior is stiffer than the data, and in the
+logarithm afterwards. It is followed from the strongest prior, where it is close to the prior's mean, to the weakest.
+Each fit starts from the extrapolation of the ones before it, and with what they have learnt of the curvature: the
+likelihood's part of it changes little from one precision to the next, and the prior's part is known exactly. So a fit
+takes a handful of passes. The principal axes of X are found once. All is one compiled program, and every precision is
+certified, and stopped, on its own.
 """
 
 from functools import partial
@@ -20,10 +21,9 @@ from probsoftmax.fit import Fit, report
 from probsoftmax.linear import init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.descent import descend, look_at
+from probsoftmax.solvers.descent import descend
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
 from probsoftmax.solvers.problem import (
-    centre,
     make_problem,
     scores_of,
     to_theta,
@@ -32,6 +32,8 @@ from probsoftmax.solvers.problem import (
 
 TOLERANCE = 1e-6
 """Nats for each unit of weight: below what any comparison of precisions on held-out data can see."""
+PAIRS = 20
+"""More than a single fit has any use for: these are learnt once and serve many fits."""
 HISTORY = 3
 """Optima that are extrapolated: a parabola. A cubic overshoots where the data begin to separate."""
 
@@ -74,13 +76,12 @@ def fit_path(
     check_shape("precisions", precisions, (None,), "(one for each fit)")
     prior = GaussianPrior() if prior is None else prior
     prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
-    return _path(
-        data, precisions, prior, solver=LBFGS(tolerance=TOLERANCE) if solver is None else solver
-    )
+    solver = LBFGS(tolerance=TOLERANCE, pairs=PAIRS) if solver is None else solver
+    return _path(data, precisions, prior, solver=solver)
 
 
 class _History(NamedTuple):
-    """The last optima and the logarithms of their precisions, newest first."""
+    """The last optima and where they are along the curve, newest first."""
 
     thetas: Float[Array, "h k m"]
     scores: Float[Array, "h k n"]
@@ -108,21 +109,20 @@ def _path(
 
     def fit_one(carry: _Carry, precision: Float[Array, ""]) -> tuple[_Carry, Fit]:
         here = with_precision(problem, precision)
-        place = jnp.log(precision)
+        place = jnp.log1p(stiffness / precision)
         theta, scores = _extrapolate(carry.history, place)
         stale = carry.fits % fresh == fresh - 1
         scores = jax.lax.cond(stale, lambda: scores_of(here, theta), lambda: scores)
         before = with_precision(problem, carry.precision)
-        memory = under_another_prior(carry.memory, before, here, scores)
-        point = look_at(here, theta, scores)
-        solution, memory, scores = descend(solver, here, point, memory, 1 + stale)
+        memory = under_another_prior(carry.memory, before, here)
+        solution, memory, scores = descend(solver, here, theta, scores, memory, 0 + stale)
         history = _remember(carry.history, solution.theta, scores, place)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
         fit = report(here, solution)._replace(passes=passes)
         return _Carry(history, memory, precision, carry.fits + 1, halves), fit
 
-    theta = centre(problem, to_theta(problem, nothing))
+    theta = to_theta(problem, nothing)
     scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
     history = _History(
         jnp.broadcast_to(theta, (HISTORY, *theta.shape)),
@@ -132,6 +132,9 @@ def _path(
     )
     strongest = precisions[order[0]]
     memory = solver.start(with_precision(problem, strongest), scores)
+    # The precision at which a prior is as stiff as the data along their largest axis, while all classes are equal.
+    largest = jnp.max(problem.precision[:, :-1])
+    stiffness = jnp.max(memory.basis.squares) / (data.num_classes * largest)
     carry = _Carry(history, memory, strongest, zero, zero + 1 + solver.start_halves)
     _, fits = jax.lax.scan(fit_one, carry, precisions[order])
     return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)

@@ -39,7 +39,6 @@ from probsoftmax.solvers.problem import (
     hessian_at,
     penalty_of,
 )
-from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 BIAS_TRIALS = 40
 LONGEST_BIAS_STEP = 20.0
@@ -61,11 +60,13 @@ class Certified(NamedTuple):
 def certify(problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]) -> Certified:
     """The point, whose scores are ``scores``, centred and with stationary biases, and its duality gap: half a pass."""
     # Centring moves all scores of a row by one number, which no probability sees: they need not follow.
-    theta, scores = _with_stationary_bias(problem, centre(problem, theta), scores)
-    loss, residual, _ = evaluate(problem, scores)
-    gradient = gradient_of(problem, theta, residual)
-    objective = loss + penalty_of(problem, theta)
-    return Certified(theta, scores, objective, gradient, _gap(problem, gradient))
+    theta = centre(problem, theta)
+    found = _stationary_biases(problem, theta, scores)
+    theta = theta.at[:, -1].add(found.shift)
+    gradient = gradient_of(problem, theta, found.residual)
+    objective = found.loss + penalty_of(problem, theta)
+    gap = _gap(problem, gradient)
+    return Certified(theta, scores + found.shift[:, None], objective, gradient, gap)
 
 
 def unchecked_gap(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, ""]:
@@ -87,58 +88,74 @@ def _gap(problem, gradient):
 class _Biases(NamedTuple):
     shift: Float[Array, " k"]
     """Of the biases, from where they were."""
+    loss: Float[Array, ""]
+    residual: Float[Array, "k n"]
     step: Float[Array, " k"]
     """What is to be tried next."""
     norm: Float[Array, ""]
     """Of the gradient at ``shift``, squared."""
-    value: Float[Array, ""]
-    """The objective at ``shift``, but for the weights' part."""
+    stationary: Bool[Array, ""]
     trials: Int[Array, ""]
 
 
-def _with_stationary_bias(problem, theta, scores):
+def _stationary_biases(problem, theta, scores):
     """Newton steps on the biases alone: k numbers, scores shifted by them, X untouched."""
     tau, deviation = problem.precision[:, -1], (theta - problem.mean)[:, -1]
     size, eps = jnp.abs(deviation) + 1, jnp.finfo(scores.dtype).eps
+    rounding = 4 * eps * problem.total_weight
+
+    def penalty(shift: Float[Array, " k"]) -> Float[Array, ""]:
+        return 0.5 * jnp.sum(tau * (deviation + shift) ** 2)
 
     def unfinished(state: _Biases) -> Bool[Array, ""]:
-        significant = jnp.any(jnp.abs(state.step) > eps * size)
+        significant = jnp.any(jnp.abs(state.step) > eps * size) & ~state.stationary
         return (significant | (state.trials == 0)) & (state.trials < BIAS_TRIALS)
 
     def trial(state: _Biases) -> _Biases:
         shift = state.shift + state.step
         loss, residual, p = evaluate(problem, scores + shift[:, None])
-        value = loss + 0.5 * jnp.sum(tau * (deviation + shift) ** 2)
         gradient = jnp.sum(residual, axis=1) + tau * (deviation + shift)
         norm = jnp.sum(gradient**2)
         # A Newton step, shortened until it leads down; the first trial is where the biases are. Where rows are so
         # confident that nothing curves, the step is held to what changes a probability from one end to the other.
-        better = (norm < state.norm) & (value <= state.value + 16 * eps * jnp.abs(state.value))
+        before = state.loss + penalty(state.shift)
+        lower = loss + penalty(shift) <= before + 16 * eps * jnp.abs(before)
+        better = (norm < state.norm) & lower
         newton = -_solve_for_bias(problem, p, gradient)
         newton = newton * jnp.minimum(1, LONGEST_BIAS_STEP / jnp.max(jnp.abs(newton)))
-        step = jnp.where(better, newton, 0.25 * state.step)
         return _Biases(
             jnp.where(better, shift, state.shift),
-            step,
+            jnp.where(better, loss, state.loss),
+            jnp.where(better, residual, state.residual),
+            jnp.where(better, newton, 0.25 * state.step),
             jnp.where(better, norm, state.norm),
-            jnp.where(better, value, state.value),
+            better & jnp.all(jnp.abs(gradient) <= rounding),
             state.trials + 1,
         )
 
-    zero, infinite = jnp.zeros_like(tau), jnp.full_like(tau[0], jnp.finfo(tau.dtype).max)
-    start = _Biases(zero, zero, infinite, infinite, jnp.zeros((), jnp.int32))
-    shift = jax.lax.while_loop(unfinished, trial, start).shift
-    return theta.at[:, -1].add(shift), scores + shift[:, None]
+    zero, infinite = jnp.zeros_like(tau), jnp.full_like(tau[0], jnp.inf)
+    nothing = jnp.full_like(scores, jnp.nan)
+    start = _Biases(
+        zero, infinite, nothing, zero, infinite, jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    )
+    return jax.lax.while_loop(unfinished, trial, start)
 
 
 def _solve_for_bias(problem, p, gradient):
-    """The k x k Hessian of the biases, inverted."""
+    """The k x k Hessian of the biases, inverted: scaled to a unit diagonal, with a ridge of a few roundings."""
     products = jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
-    others = jnp.where(jnp.eye(p.shape[0], dtype=bool), 0, products)
+    k, eye = p.shape[0], jnp.eye(p.shape[0], dtype=bool)
+    others = jnp.where(eye, 0, products)
     # sum of s p_c (1 - p_c) as the sum of s p_c p_l over the other classes: right however confident the rows are.
     own = jnp.sum(others, axis=1)
-    gauge = jnp.where(flat_features(problem)[-1], jnp.mean(own) / p.shape[0], 0)
-    return solve_semidefinite(jnp.diag(own + problem.precision[:, -1]) - others + gauge, gradient)
+    gauge = jnp.where(flat_features(problem)[-1], jnp.mean(own) / k, 0)
+    diagonal = own + problem.precision[:, -1]
+    root = jnp.where(diagonal > 0, jax.lax.rsqrt(diagonal), 1)
+    ridge = 16 * k * jnp.finfo(p.dtype).eps
+    matrix = jnp.where(eye, diagonal[:, None], -others) + gauge
+    scaled = matrix * root[:, None] * root[None, :] + jnp.where(eye, ridge, 0)
+    lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
+    return root * jax.scipy.linalg.cho_solve((lower, True), root * gradient)
 
 
 class Verdict(NamedTuple):
@@ -148,8 +165,13 @@ class Verdict(NamedTuple):
     passes: Int[Array, ""]
 
 
-def judge(problem: Problem, point: Certified, allowed: Float[Array, ""]) -> Verdict:
-    """By the gap if every weight has a prior, by the exact Newton decrement if some weight is flat."""
+def judge(
+    problem: Problem, point: Certified, allowed: Float[Array, ""], moved: Bool[Array, ""]
+) -> Verdict:
+    """By the gap if every weight has a prior, by the exact Newton decrement if some weight is flat.
+
+    The decrement costs passes: it is not asked for where a fit starts, ``moved`` says.
+    """
 
     def by_gap(point: Certified) -> Verdict:
         return Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
@@ -158,7 +180,7 @@ def judge(problem: Problem, point: Certified, allowed: Float[Array, ""]) -> Verd
         decrement, passes = newton_decrement(problem, point)
         return Verdict(decrement <= allowed, passes)
 
-    return jax.lax.cond(has_flat_weights(problem), by_decrement, by_gap, point)
+    return jax.lax.cond(has_flat_weights(problem) & moved, by_decrement, by_gap, point)
 
 
 def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:

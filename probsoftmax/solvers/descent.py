@@ -12,15 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.certificate import certify, judge, unchecked_gap
+from probsoftmax.solvers.certificate import Certified, certify, judge, unchecked_gap
 from probsoftmax.solvers.line_search import search
 from probsoftmax.solvers.problem import (
     Problem,
-    centre,
-    evaluate,
     gradient_of,
     has_flat_weights,
-    penalty_of,
     product,
     scores_of,
 )
@@ -113,14 +110,15 @@ class DescentSolver(Solver):
 
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
-        point = look(problem, centre(problem, theta))
-        memory = self.start(problem, point.scores)
-        solution, _, _ = descend(self, problem, point, memory, 2 + self.start_halves)
-        return solution
+        scores = scores_of(problem, theta)
+        memory, halves = self.start(problem, scores), 1 + self.start_halves
+        return descend(self, problem, theta, scores, memory, halves)[0]
 
 
 class _State(NamedTuple):
     point: Point
+    gap: Float[Array, ""]
+    """At the last look at the certificate."""
     memory: Any
     target: Float[Array, ""]
     """The promise at which the next look at the certificate is taken."""
@@ -135,53 +133,62 @@ class _State(NamedTuple):
     halves: Int[Array, ""]
     status: Int[Array, ""]
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
+    ended: Bool[Array, ""]
+    """Whether the certificate has been looked at for the last time."""
 
 
 def descend(
-    solver: DescentSolver, problem: Problem, point: Point, memory: Any, halves: int | Int[Array, ""]
+    solver: DescentSolver,
+    problem: Problem,
+    theta: Float[Array, "k m"],
+    scores: Float[Array, "k n"],
+    memory: Any,
+    halves: int | Int[Array, ""],
 ) -> tuple[Solution, Any, Float[Array, "k n"]]:
-    """The loop, from a point that took ``halves`` products with X; and the memory and the scores at its end."""
+    """The loop, from a point whose scores took ``halves`` products with X; and the memory and the scores at its end.
+
+    The certificate is looked at before the first step, and then whenever the solver believes itself done. Where it
+    disagrees, the solver goes on and has to promise more before the next look.
+    """
     allowed = solver.allowed(problem)
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
-    status = jnp.where(_is_finite(point), Status.MAX_STEPS, Status.DIVERGED).astype(jnp.int32)
-    promise = unchecked_gap(problem, point.gradient)
+    # The first look evaluates the point.
+    point = Point(theta, scores, infinite, jnp.full_like(theta, jnp.nan))
+    status, ended = zero + Status.MAX_STEPS, jnp.zeros((), bool)
     state = _State(
-        point, memory, allowed, promise, infinite, zero, zero, zero, zero + halves, status
+        point,
+        infinite,
+        memory,
+        allowed,
+        infinite,
+        infinite,
+        zero,
+        zero,
+        zero,
+        zero + halves,
+        status,
+        ended,
     )
-
-    def running(state: _State) -> Bool[Array, ""]:
-        return (state.status == Status.MAX_STEPS) & (state.steps < solver.max_steps)
 
     def promising(state: _State) -> Bool[Array, ""]:
-        return running(state) & (state.promise > state.target)
+        running = ~state.ended & (state.status == Status.MAX_STEPS)
+        return running & (state.steps < solver.max_steps) & (state.promise > state.target)
 
-    def unsettled(carry: tuple[_State, Float[Array, ""], Bool[Array, ""]]) -> Bool[Array, ""]:
-        state, _, looked = carry
-        return running(state) | ~looked
+    def look_and_go_on(state: _State) -> _State:
+        state = _judge(solver, problem, state, allowed)
+        return jax.lax.while_loop(promising, lambda s: _step(solver, problem, s), state)
 
-    def round_of_steps(carry):
-        state = jax.lax.while_loop(promising, lambda s: _step(solver, problem, s), carry[0])
-        state, gap = _judge(solver, problem, state, allowed)
-        return state, gap, jnp.ones((), bool)
-
-    # The certificate is looked at once the solver believes itself done. Where it disagrees, the solver goes on and
-    # has to promise more before the next look.
-    state, gap, _ = jax.lax.while_loop(
-        unsettled, round_of_steps, (state, infinite, jnp.zeros((), bool))
+    state = jax.lax.while_loop(lambda state: ~state.ended, look_and_go_on, state)
+    solution = Solution(
+        state.point.theta,
+        state.point.objective,
+        state.gap,
+        state.point.gradient,
+        state.steps,
+        state.halves,
+        state.status,
     )
-    return (
-        Solution(
-            state.point.theta,
-            state.point.objective,
-            gap,
-            state.point.gradient,
-            state.steps,
-            state.halves,
-            state.status,
-        ),
-        state.memory,
-        state.point.scores,
-    )
+    return solution, state.memory, state.point.scores
 
 
 def default_tolerance(dtype: Any) -> float:
@@ -191,19 +198,6 @@ def default_tolerance(dtype: Any) -> float:
     the digits of the coefficients open. This is what they need, and what a gradient in the dtype can still certify.
     """
     return float(jnp.finfo(dtype).eps) ** 1.25
-
-
-def look(problem: Problem, theta: Float[Array, "k m"]) -> Point:
-    """Objective and gradient at a point: one pass."""
-    return look_at(problem, theta, scores_of(problem, theta))
-
-
-def look_at(problem: Problem, theta: Float[Array, "k m"], scores: Float[Array, "k n"]) -> Point:
-    """The same where the scores are known: half a pass."""
-    loss, residual, _ = evaluate(problem, scores)
-    return Point(
-        theta, scores, loss + penalty_of(problem, theta), gradient_of(problem, theta, residual)
-    )
 
 
 def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
@@ -232,17 +226,15 @@ def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
     separated = separates(problem, point.theta, point.scores) | separates(problem, towards, delta)
     remaining = unchecked_gap(problem, point.gradient)
     promise = jnp.where(jnp.isfinite(remaining), remaining, direction.promise)
-    return _State(
-        point,
-        solver.learn(direction.memory, before, point),
-        state.target,
-        promise,
-        jnp.minimum(state.best, direction.promise),
-        stalled,
-        state.steps + 1,
-        state.fresh,
-        state.halves + 2 + 2 * direction.passes,
-        jnp.where(separated, Status.SEPARATED, status).astype(jnp.int32),
+    return state._replace(
+        point=point,
+        memory=solver.learn(direction.memory, before, point),
+        promise=promise,
+        best=jnp.minimum(state.best, direction.promise),
+        stalled=stalled,
+        steps=state.steps + 1,
+        halves=state.halves + 2 + 2 * direction.passes,
+        status=jnp.where(separated, Status.SEPARATED, status).astype(jnp.int32),
     )
 
 
@@ -260,17 +252,20 @@ def _judge(solver, problem, state, allowed):
         measure = jnp.where(has_flat_weights(problem), state.promise, certified.gap)
         proven, passes = measure <= allowed, 0
     else:
-        proven, passes = judge(problem, certified, allowed)
+        proven, passes = judge(problem, certified, allowed, state.steps > 0)
+    finite = _is_finite(certified)
     alive = (state.status == Status.MAX_STEPS) | (state.status == Status.PRECISION_FLOOR)
-    status = jnp.where(alive & proven, Status.CONVERGED, state.status)
-    status = jnp.where(jnp.any(problem.absent), Status.SEPARATED, status)
-    ended = status != Status.MAX_STEPS
+    status = jnp.where(finite, state.status, Status.DIVERGED)
+    status = jnp.where(alive & proven, Status.CONVERGED, status)
+    ended = (status != Status.MAX_STEPS) | (state.steps >= solver.max_steps)
+    status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
     # An iterate that separates is the proof of it: its biases stay where they are.
     proof = state.status == Status.SEPARATED
     point = Point(certified.theta, certified.scores, certified.objective, certified.gradient)
     point = jax.tree.map(lambda new, old: jnp.where(proof, old, new), point, state.point)
     return state._replace(
         point=point,
+        gap=certified.gap,
         target=jnp.minimum(state.target, 0.1 * state.promise),
         promise=jnp.where(ended, state.promise, jnp.inf),
         # The biases have moved: progress is measured anew.
@@ -279,8 +274,9 @@ def _judge(solver, problem, state, allowed):
         fresh=state.steps,
         halves=state.halves + 1 + stale + 2 * passes,
         status=status.astype(jnp.int32),
-    ), certified.gap
+        ended=ended,
+    )
 
 
-def _is_finite(point: Point) -> Bool[Array, ""]:
+def _is_finite(point: Point | Certified) -> Bool[Array, ""]:
     return jnp.isfinite(point.objective) & jnp.all(jnp.isfinite(point.gradient))

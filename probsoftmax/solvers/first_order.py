@@ -69,7 +69,7 @@ class FirstOrder(Solver):
         found = jnp.where(finite, found, theta)
         point = certify(problem, found, scores_of(problem, found))
         tolerance = default_tolerance(theta.dtype) if self.tolerance is None else self.tolerance
-        verdict = judge(problem, point, tolerance * total)
+        verdict = judge(problem, point, tolerance * total, jnp.ones((), bool))
         separated = jnp.any(problem.absent) | separates(problem, point.theta, point.scores)
         status = jnp.where(verdict.optimal, Status.CONVERGED, Status.MAX_STEPS)
         status = jnp.where(separated, Status.SEPARATED, status)

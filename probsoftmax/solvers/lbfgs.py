@@ -50,22 +50,21 @@ class LBFGS(DescentSolver):
     start_halves: ClassVar[int] = 2
 
     def start(self, problem: Problem, scores: Float[Array, "k n"]) -> Memory:
-        """No pairs, and the metric at the start."""
-        basis = principal_axes(problem)
+        """The principal axes, and no pairs."""
         k, m = problem.shape
         zeros, zero = jnp.zeros((self.pairs, k, m), scores.dtype), jnp.zeros((), jnp.int32)
-        metric = kronecker_metric(problem, scores, basis)
-        return Memory(zeros, zeros, zeros[:, 0, 0], zero, basis, metric, zero)
+        metric = Metric(jnp.zeros((k, k), scores.dtype), zeros[0])
+        return Memory(zeros, zeros, zeros[:, 0, 0], zero, principal_axes(problem), metric, zero)
 
     def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
         """Minus the recursion's inverse Hessian times the gradient."""
-        # After steps 1, 2, 4, 8, ...: the fit moves less and less.
+        # Before the first step, and after 1, 2, 4, 8, ...: the fit moves less and less.
         age = memory.iteration
         # No pair is left once a step was refused.
         refused = (memory.count > 0) & jnp.all(memory.inverse_products == 0)
         scores = where_it_curves(problem, point.scores, refused)
         metric = jax.lax.cond(
-            refused | ((age > 0) & ((age & (age - 1)) == 0)),
+            refused | ((age & (age - 1)) == 0),
             lambda _: kronecker_metric(problem, scores, memory.basis),
             lambda metric: metric,
             memory.metric,
@@ -102,9 +101,7 @@ class LBFGS(DescentSolver):
         )
 
 
-def under_another_prior(
-    memory: Memory, before: Problem, here: Problem, scores: Float[Array, "k n"]
-) -> Memory:
+def under_another_prior(memory: Memory, before: Problem, here: Problem) -> Memory:
     """What was learnt under one precision, as it would have been learnt under another.
 
     A change of the gradient along a step is the likelihood's, which is kept, plus the precision times the step.
@@ -114,9 +111,11 @@ def under_another_prior(
     products = jnp.sum(memory.steps * changes, axis=(1, 2))
     curved = products > 0
     inverse_products = jnp.where(curved, 1 / jnp.where(curved, products, 1), 0)
-    metric = kronecker_metric(here, scores, memory.basis)
-    zero = jnp.zeros_like(memory.iteration)
-    return Memory(memory.steps, changes, inverse_products, memory.count, memory.basis, metric, zero)
+    return memory._replace(
+        changes=changes,
+        inverse_products=inverse_products,
+        iteration=jnp.zeros_like(memory.iteration),  # the metric is of the other precision
+    )
 
 
 def two_loop(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:

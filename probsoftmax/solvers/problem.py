@@ -48,6 +48,8 @@ class Problem:
     absent: Bool[Array, " k"]
     """Classes without an example whose bias is flat. The likelihood only ever rises as such a bias falls, so there is
     no finite optimum: the class is left out of the fit, and its bias put out of the dtype's sight at the end."""
+    extent: Float[Array, " d"]
+    """The largest magnitude of each feature."""
     scale: Float[Array, " d"]
     """a, a power of two."""
     offset: Float[Array, " d"]
@@ -89,8 +91,9 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     labels, weights = _class_major(data, weights)
     absent = (_class_totals(labels, weights, data.num_classes) == 0) & (precision[:, -1] == 0)
     mixed = jnp.ndim(prior.precision) > 0
+    extent = jnp.max(jnp.abs(features), axis=0, initial=0)
     return Problem(
-        with_ones(features), labels, weights, precision, mean, absent, scale, offset, mixed
+        with_ones(features), labels, weights, precision, mean, absent, extent, scale, offset, mixed
     )
 
 
@@ -170,9 +173,10 @@ def with_absent_classes_out_of_sight(
     problem: Problem, theta: Float[Array, "k m"]
 ) -> Float[Array, "k m"]:
     """Biases of absent classes so low that their probability on any row is below the square of the dtype's epsilon."""
-    best_present = jnp.min(jnp.max(scores_of(problem, theta), axis=0))
-    own = jnp.max(product(problem, theta), axis=1)
-    sunk = theta[:, -1] + (best_present - own) + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
+    # No score is further from its bias than this; the scores themselves would take a pass.
+    reach = jnp.matmul(jnp.abs(theta[:, :-1]), problem.extent, precision=HIGHEST)
+    least = jnp.max(jnp.where(problem.absent, -jnp.inf, theta[:, -1] - reach))
+    sunk = least - reach + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
     return theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1]))
 
 
