@@ -1,8 +1,8 @@
 """`python -m benchmarks`: every timing, one after the other."""
 
-from benchmarks import cost
+from benchmarks import cost, cross_validation
 
-BENCHMARKS = (cost,)
+BENCHMARKS = (cost, cross_validation)
 
 
 def main() -> None:

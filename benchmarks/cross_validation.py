@@ -37,15 +37,6 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images.data / 16, images.target
 
 
-def clip_like(n: int = 4000, d: int = 192, k: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows around class means, all with a spectrum that falls like a power, and a common offset."""
-    rng = np.random.default_rng(0)
-    spectrum = np.arange(1, d + 1) ** -0.5
-    means, y = rng.normal(size=(k, d)) * spectrum, rng.integers(k, size=n)
-    x = means[y] + 1.5 * rng.normal(size=(n, d)) * spectrum + 3 / d**0.5
-    return x * (d**0.5 / np.linalg.norm(x, axis=1, keepdims=True)), y
-
-
 DATA = {"digits": digits}
 
 
@@ -84,7 +75,8 @@ class Task:
 
     def theirs(self, solver: str, tolerance: float, threads: int) -> LogisticRegressionCV:
         """scikit-learn."""
-        model = LogisticRegressionCV(
+        peer: Any = LogisticRegressionCV
+        model = peer(
             Cs=CS,
             l1_ratios=(0,),
             cv=PredefinedSplit(self.fold),
