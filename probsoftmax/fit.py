@@ -20,8 +20,8 @@ from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.descent import Solution, Solver
 from probsoftmax.solvers.implicit import tangent_of_optimum
-from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
+from probsoftmax.solvers.newton_cg import NewtonCG
 from probsoftmax.solvers.problem import (
     Problem,
     gradient_in_units,
@@ -62,7 +62,8 @@ def fit_mle(data: Data, *, solver: Solver | None = None, init: Params | None = N
 
     Args:
         data: n examples.
-        solver: ``Newton(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; by the number of coefficients if ``None``.
+        solver: ``Newton(...)``, ``NewtonCG(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; one of the first
+            two, by the number of coefficients, if ``None``.
         init: where to start; zeros if ``None``.
 
     Returns:
@@ -93,7 +94,8 @@ def fit_map(
     Args:
         data: n examples.
         prior: precisions and mean; arrays under ``vmap`` and ``grad`` as well as numbers. The bias is flat by default.
-        solver: ``Newton(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; by the number of coefficients if ``None``.
+        solver: ``Newton(...)``, ``NewtonCG(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; one of the first
+            two, by the number of coefficients, if ``None``.
         init: where to start; zeros if ``None``.
 
     Returns:
@@ -170,4 +172,4 @@ def _optimum_jvp(solver, primals, tangents):
 
 def choose_solver(d: int, k: int) -> Solver:
     """The solver that is used if none is named: by the number of coefficients."""
-    return Newton() if (d + 1) * k <= DENSE else LBFGS()
+    return Newton() if (d + 1) * k <= DENSE else NewtonCG()

@@ -104,7 +104,9 @@ def test_the_gap_of_a_fit_stopped_early_bounds_its_excess(solver, tolerance):
     assert ends.count(ps.Status.MAX_STEPS) > len(ends) / 3  # many were indeed stopped early
 
 
-@pytest.mark.parametrize(("solver", "roundings"), [(ps.Newton(), 4), (ps.LBFGS(), 100)])
+@pytest.mark.parametrize(
+    ("solver", "roundings"), [(ps.Newton(), 4), (ps.LBFGS(), 100), (ps.NewtonCG(), 100)]
+)
 def test_no_status_lies_at_the_end(solver, roundings):
     converged = 0
     for seed in SEEDS:

@@ -12,7 +12,7 @@ from problems import padded
 import probsoftmax as ps
 from probsoftmax import Status
 
-SOLVERS = [ps.Newton(), ps.LBFGS()]
+SOLVERS = [ps.Newton(), ps.NewtonCG(), ps.LBFGS()]
 
 
 def overlapping(precision):
@@ -48,11 +48,11 @@ def test_exact_solvers_reach_the_optimum_in_extended_precision(solver, best):
     assert abs(excess(fit, best)) <= problems.rounding(PROBLEM, fit.params)
 
 
-def test_the_mle_of_both_solvers_is_the_same():
-    data = PROBLEM.data()
-    newton, lbfgs = (ps.fit_mle(data, solver=solver) for solver in SOLVERS)
-    assert newton.status == lbfgs.status == Status.CONVERGED
-    chex.assert_trees_all_close(lbfgs.params, newton.params, rtol=0, atol=1e-7)
+def test_the_mle_of_all_solvers_is_the_same():
+    fits = [ps.fit_mle(PROBLEM.data(), solver=solver) for solver in SOLVERS]
+    for fit in fits:
+        assert fit.status == Status.CONVERGED
+        chex.assert_trees_all_close(fit.params, fits[0].params, rtol=0, atol=1e-7)
 
 
 # Starts.

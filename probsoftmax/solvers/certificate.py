@@ -31,6 +31,7 @@ from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.problem import (
     Problem,
+    across_flat,
     centre,
     evaluate,
     flat_features,
@@ -166,11 +167,11 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    problem: Problem, point: Certified, allowed: Float[Array, ""], moved: Bool[Array, ""]
+    problem: Problem, point: Certified, allowed: Float[Array, ""], worth: Bool[Array, ""]
 ) -> Verdict:
     """By the gap if every weight has a prior, by the exact Newton decrement if some weight is flat.
 
-    The decrement costs passes: it is not asked for where a fit starts, ``moved`` says.
+    The decrement is asked for only where it is ``worth`` the passes.
     """
 
     def by_gap(point: Certified) -> Verdict:
@@ -180,7 +181,7 @@ def judge(
         decrement, passes = newton_decrement(problem, point)
         return Verdict(decrement <= allowed, passes)
 
-    return jax.lax.cond(has_flat_weights(problem) & moved, by_decrement, by_gap, point)
+    return jax.lax.cond(has_flat_weights(problem) & worth, by_decrement, by_gap, point)
 
 
 def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:
@@ -195,12 +196,13 @@ def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, "
     diagonal = squares + problem.precision
     inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
 
+    right = across_flat(problem, point.gradient)
     solved = conjugate_gradients(
         hessian_at(problem, point.scores),
-        point.gradient,
+        right,
         lambda r: inverse * r,
         reduction=1e-3,
         max_steps=DECREMENT_STEPS,
     )
-    known = solved.converged & ~jnp.any((diagonal <= 0) & (point.gradient != 0))
-    return jnp.where(known, 0.5 * jnp.sum(point.gradient * solved.x), jnp.inf), solved.steps
+    known = solved.converged & ~jnp.any((diagonal <= 0) & (right != 0))
+    return jnp.where(known, 0.5 * jnp.sum(right * solved.x), jnp.inf), solved.steps

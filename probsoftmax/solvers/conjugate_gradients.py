@@ -50,8 +50,8 @@ def conjugate_gradients(
     def iterate(state: _State) -> _State:
         curved = matvec(state.direction)
         curvature = jnp.sum(state.direction * curved)
-        # Nothing curves along this direction but rounding errors: it is not followed, and the last.
-        length = jnp.where(curvature > 0, state.size / curvature, 0)
+        # Nothing curves along this direction but rounding errors: it is the last, and as long as the metric says.
+        length = jnp.where(curvature > 0, state.size / curvature, 1)
         residual = state.residual - length * curved
         z = preconditioner(residual)
         size = jnp.where(curvature > 0, jnp.sum(residual * z), jnp.nan)

@@ -252,7 +252,9 @@ def _judge(solver, problem, state, allowed):
         measure = jnp.where(has_flat_weights(problem), state.promise, certified.gap)
         proven, passes = measure <= allowed, 0
     else:
-        proven, passes = judge(problem, certified, allowed, state.steps > 0)
+        # A decrement costs passes: none at the start, nor where it can prove nothing.
+        worth = (state.steps > 0) & (state.status != Status.SEPARATED)
+        proven, passes = judge(problem, certified, allowed, worth)
     finite = _is_finite(certified)
     alive = (state.status == Status.MAX_STEPS) | (state.status == Status.PRECISION_FLOOR)
     status = jnp.where(finite, state.status, Status.DIVERGED)

@@ -80,7 +80,9 @@ def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis
     spread = jnp.where(jnp.eye(p.shape[0], dtype=bool), own[:, None], spread) / problem.total_weight
     sigma, classes = jnp.linalg.eigh(spread)
     tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
-    curvature = jnp.maximum(sigma, 0)[:, None] * basis.squares[None, :] + tau[None, :]
+    # Never quite flat: where all rows are confident, and some are wrong, there is no curvature and much to gain.
+    sigma = jnp.maximum(sigma, jnp.finfo(sigma.dtype).eps ** (2 / 3) / sigma.shape[0])
+    curvature = sigma[:, None] * basis.squares[None, :] + tau[None, :]
     floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
     # No curvature: a flat direction, along which the gradient is 0 too.
     return Metric(classes, jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0))

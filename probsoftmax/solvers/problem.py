@@ -235,17 +235,26 @@ class Rows(NamedTuple):
 
 
 def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
-    """Loss, residual and probabilities, sharing one exponential an entry."""
-    log_p = log_softmax(scores, axis=0)
-    p, q = softmax_and_complement(scores, (0,))
-    if problem.labels.ndim == 1:
-        label = at_labels(problem)
-        loss = -jnp.sum(jnp.where(label, log_p, 0), axis=0)
-        gradient = jnp.where(label, -q, p)
-    else:
-        y = problem.labels
-        loss = -jnp.sum(jnp.where(y == 0, 0, y * log_p), axis=0)
+    r"""Loss, residual and probabilities, sharing one exponential an entry.
+
+    With the largest score m, e = exp(eta - m) and o the sum of the e of all classes but the label's y, the loss is
+    m - eta_y + log1p(e_y - 1 + o), the residual -o / (e_y + o) at the label and e / (e_y + o) elsewhere: no difference
+    of numbers that are close. (Unlike :mod:`probsoftmax.numerics` it does not mind the rounding of eta - m: that of
+    eta, a sum of d products, is no smaller.)
+    """
+    if problem.labels.ndim == 2:
+        y, (p, q) = problem.labels, softmax_and_complement(scores, (0,))
+        loss = -jnp.sum(jnp.where(y == 0, 0, y * log_softmax(scores, axis=0)), axis=0)
         gradient = p * (1 - y) - y * q
+    else:
+        label = at_labels(problem)
+        largest = jnp.max(scores, axis=0)
+        own = jnp.sum(jnp.where(label, scores, 0), axis=0)
+        e, e_own = jnp.exp(scores - largest[None, :]), jnp.exp(own - largest)
+        others = jnp.sum(jnp.where(label, 0, e), axis=0)
+        loss = (largest - own) + jnp.log1p((e_own - 1) + others)
+        p = e / (e_own + others)[None, :]
+        gradient = jnp.where(label, -(others / (e_own + others))[None, :], p)
     # A row of weight 0 carries a label of no meaning, perhaps that of an absent class, whose loss is infinite.
     loss = jnp.where(problem.weights == 0, 0, loss)
     return Rows(jnp.sum(problem.weights * loss), problem.weights[None, :] * gradient, p)
