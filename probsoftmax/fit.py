@@ -18,7 +18,6 @@ from probsoftmax.linear import Params, init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.descent import Solution, Solver
 from probsoftmax.solvers.implicit import tangent_of_optimum
 from probsoftmax.solvers.newton import Newton
 from probsoftmax.solvers.newton_cg import NewtonCG
@@ -30,6 +29,7 @@ from probsoftmax.solvers.problem import (
     to_theta,
     with_absent_classes_out_of_sight,
 )
+from probsoftmax.solvers.solver import Solution, Solver, in_dtype
 
 DENSE = 400
 """Up to so many coefficients a dense Hessian is the fastest way to an exact optimum."""
@@ -125,15 +125,16 @@ def _fit(data: Data, prior: GaussianPrior, init: Params | None, solver: Solver |
     params = init_params(d, k, compute_dtype(data.features.dtype)) if init is None else init
     check_shape("init.weights", params.weights, (d, k), "(features, classes)")
     check_shape("init.bias", params.bias, (k,), "(classes)")
-    return _compiled(data, prior, params, solver=choose_solver(d, k) if solver is None else solver)
+    solver = choose_solver(d, k) if solver is None else solver
+    return _compiled(data, prior, params, in_dtype(solver, params.weights.dtype))
 
 
-@partial(jax.jit, static_argnames="solver")
-def _compiled(data: Data, prior: GaussianPrior, init: Params, *, solver: Solver) -> Fit:
+@jax.jit
+def _compiled(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
     return _optimum(data, prior, init, solver)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
+@jax.custom_jvp
 def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
     problem = make_problem(data, prior, init, standardise=solver.standardise)
     return report(problem, solver.solve(problem, to_theta(problem, init)))
@@ -154,12 +155,12 @@ def report(problem: Problem, solution: Solution) -> Fit:
 
 
 @_optimum.defjvp
-def _optimum_jvp(solver, primals, tangents):
+def _optimum_jvp(primals, tangents):
     """The optimum by the implicit function theorem, its objective by the envelope theorem.
 
     What is known about it is a constant, and so is where it started.
     """
-    fit = _optimum(*primals, solver)
+    fit = _optimum(*primals)
     inputs, moves = primals[:2], tangents[:2]
     params = tangent_of_optimum(fit.params, inputs, moves)
     _, objective = jax.jvp(partial(map_objective, fit.params), inputs, moves)

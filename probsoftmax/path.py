@@ -8,7 +8,6 @@ takes a handful of passes. The principal axes of X are found once. All is one co
 certified, and stopped, on its own.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,6 +28,7 @@ from probsoftmax.solvers.problem import (
     to_theta,
     with_precision,
 )
+from probsoftmax.solvers.solver import in_dtype
 
 TOLERANCE = 1e-6
 """Nats for each unit of weight: below what any comparison of precisions on held-out data can see."""
@@ -77,7 +77,7 @@ def fit_path(
     prior = GaussianPrior() if prior is None else prior
     prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
     solver = LBFGS(tolerance=TOLERANCE, pairs=PAIRS) if solver is None else solver
-    return _path(data, precisions, prior, solver=solver)
+    return _path(data, precisions, prior, in_dtype(solver, dtype))
 
 
 class _History(NamedTuple):
@@ -98,10 +98,8 @@ class _Carry(NamedTuple):
     """Products with X so far: a pass of which each of two fits has a half is counted once."""
 
 
-@partial(jax.jit, static_argnames="solver")
-def _path(
-    data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, *, solver: LBFGS
-) -> Fit:
+@jax.jit
+def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solver: LBFGS) -> Fit:
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
     problem = make_problem(data, prior, nothing, standardise=True)
     order = jnp.argsort(-precisions)

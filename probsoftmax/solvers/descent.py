@@ -4,7 +4,7 @@ An iteration is one pass: half of it for the scores of the direction, half for t
 is a rule for the direction (:class:`DescentSolver`); everything else, and every claim a fit makes, is here.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,36 +22,13 @@ from probsoftmax.solvers.problem import (
     scores_of,
 )
 from probsoftmax.solvers.recession import separates
+from probsoftmax.solvers.solver import Solution, Solver
 from probsoftmax.solvers.status import Status
 
 LONGEST = 100.0
 """Most nats by which the first trial of a line search changes a score."""
 FRESH_STEPS = 20
 """Steps after which the certificate asks for scores that are computed anew."""
-
-
-class Solution(NamedTuple):
-    """Where a solver stopped, in the coordinates of its problem."""
-
-    theta: Float[Array, "k m"]
-    objective: Float[Array, ""]
-    gap: Float[Array, ""]
-    gradient: Float[Array, "k m"]
-    steps: Int[Array, ""]
-    halves: Int[Array, ""]
-    """Products with X, or with its transpose: two are a pass."""
-    status: Int[Array, ""]
-
-
-class Solver(ABC):
-    """Settings of a solver: a frozen, hashable value, so that equal settings share one compiled program."""
-
-    standardise: ClassVar[bool] = True
-    """Whether the solver wants centred and scaled features; a learning rate is in the caller's units instead."""
-
-    @abstractmethod
-    def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
-        """Minimise from ``theta``."""
 
 
 class Point(NamedTuple):
@@ -101,12 +78,6 @@ class DescentSolver(Solver):
     @abstractmethod
     def learn(self, memory: Any, before: Point, after: Point) -> Any:
         """The memory after a step."""
-
-    def allowed(self, problem: Problem) -> Float[Array, ""]:
-        """The tolerance, in nats."""
-        dtype = problem.features.dtype
-        tolerance = default_tolerance(dtype) if self.tolerance is None else self.tolerance
-        return tolerance * problem.total_weight
 
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
@@ -189,15 +160,6 @@ def descend(
         state.status,
     )
     return solution, state.memory, state.point.scores
-
-
-def default_tolerance(dtype: Any) -> float:
-    """Nats for each unit of weight: 3e-20 in float64, 2e-9 in float32.
-
-    An error of the coefficients costs its square in nats, so an objective that is right to its last digit leaves half
-    the digits of the coefficients open. This is what they need, and what a gradient in the dtype can still certify.
-    """
-    return float(jnp.finfo(dtype).eps) ** 1.25
 
 
 def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:

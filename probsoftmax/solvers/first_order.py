@@ -2,6 +2,7 @@ r"""Any optax transformation as a solver of ``fit_mle`` and ``fit_map``."""
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -14,13 +15,18 @@ from probsoftmax.linear import Params
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.certificate import certify, judge
-from probsoftmax.solvers.descent import Solution, Solver, default_tolerance
 from probsoftmax.solvers.minimize import scan_steps, start
 from probsoftmax.solvers.problem import Problem, scores_of
 from probsoftmax.solvers.recession import separates
+from probsoftmax.solvers.solver import Solution, Solver
 from probsoftmax.solvers.status import Status
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["tolerance"],
+    meta_fields=["optimizer", "steps", "batch_size", "seed"],
+)
 @dataclass(frozen=True)
 class FirstOrder(Solver):
     """A fixed number of steps of an optax optimiser, certified at the end.
@@ -68,8 +74,7 @@ class FirstOrder(Solver):
         finite = jnp.all(jnp.isfinite(found))
         found = jnp.where(finite, found, theta)
         point = certify(problem, found, scores_of(problem, found))
-        tolerance = default_tolerance(theta.dtype) if self.tolerance is None else self.tolerance
-        verdict = judge(problem, point, tolerance * total, jnp.ones((), bool))
+        verdict = judge(problem, point, self.allowed(problem), jnp.ones((), bool))
         separated = jnp.any(problem.absent) | separates(problem, point.theta, point.scores)
         status = jnp.where(verdict.optimal, Status.CONVERGED, Status.MAX_STEPS)
         status = jnp.where(separated, Status.SEPARATED, status)

@@ -7,6 +7,7 @@ separate.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -37,6 +38,11 @@ class Memory(NamedTuple):
     iteration: Int[Array, ""]
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["max_steps", "tolerance"],
+    meta_fields=["pairs"],
+)
 @dataclass(frozen=True)
 class LBFGS(DescentSolver):
     r"""Limited-memory BFGS with the model's Kronecker metric as initial matrix; one pass a step.

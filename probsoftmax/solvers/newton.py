@@ -1,8 +1,10 @@
 r"""Dense Newton: the whole Hessian, factorised. Few steps, each the dearer the more coefficients there are."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,6 +14,11 @@ from probsoftmax.solvers.problem import Problem, flat_features
 from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["max_steps", "tolerance"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class Newton(DescentSolver):
     r"""Damped Newton's method: :math:`D = -H^{-1} \nabla E` and a line search along it.

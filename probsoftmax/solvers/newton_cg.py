@@ -6,8 +6,10 @@ each step of the conjugate gradients, a handful for a direction while it need no
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -37,6 +39,11 @@ class Memory(NamedTuple):
     """Whether the last step was not taken."""
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["max_steps", "tolerance", "inner_steps"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class NewtonCG(DescentSolver):
     r"""Truncated Newton: :math:`H D = -\nabla E` by preconditioned conjugate gradients, then a line search.
