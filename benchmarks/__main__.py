@@ -1,8 +1,8 @@
 """`python -m benchmarks`: every timing, one after the other."""
 
-from benchmarks import cost, cross_validation
+from benchmarks import cost, cross_validation, sweeps
 
-BENCHMARKS = (cost, cross_validation)
+BENCHMARKS = (cost, sweeps, cross_validation)
 
 
 def main() -> None:

@@ -7,20 +7,18 @@ times. Excesses are over fits to full precision.
 """
 
 import warnings
-from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
 from threadpoolctl import threadpool_limits
 
 import probsoftmax as ps
+from benchmarks.racing import digits, timed
 
 FOLDS = 5
 CS = np.logspace(-4, 4, 20)
@@ -30,11 +28,6 @@ TOLERANCES = {"lbfgs": (1e-4, 1e-5, 1e-6, 1e-7), "newton-cg": (1e-4, 1e-6, 1e-7,
 THREADS = (1, 2)
 ROUNDS = 3
 TARGET = 15
-
-
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    images: Any = load_digits()
-    return images.data / 16, images.target
 
 
 DATA = {"digits": digits}
@@ -107,12 +100,6 @@ class Task:
     def _per_row(self, objectives: np.ndarray) -> float:
         rows = np.array([float(rest.weights.sum()) for rest in self.rests])
         return float(np.max((objectives - self.optima) / rows[:, None]))
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    start = perf_counter()
-    result = function()
-    return perf_counter() - start, result
 
 
 def race(name: str) -> None:

@@ -121,7 +121,7 @@ def test_derivatives_of_the_closed_hessian_are_third_derivatives():
 # --- blocks of rows ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "d", "k"), [(129, 6, 2), (256, 3, 5), (700, 5, 3), (701, 1, 1)])
+@pytest.mark.parametrize(("n", "d", "k"), [(256, 3, 5), (701, 1, 1)])
 def test_the_hessian_in_blocks_of_rows_is_the_hessian(monkeypatch, n, d, k):
     params, data, prior = problem(n, d, k)
     x, scores = with_ones(data.features), logits(params, data.features).T

@@ -59,13 +59,6 @@ def test_map_is_the_optimum_of_sklearn(name, request):
         )
 
 
-def test_newton_and_lbfgs_agree_on_digits(digits):
-    data = ps.make_data(*digits)
-    newton = ps.fit_map(data, ps.GaussianPrior(1.0), solver=ps.Newton())
-    assert newton.status == ps.Status.CONVERGED
-    close(ps.fit_map(data, ps.GaussianPrior(1.0)).params, newton.params, 1e-8)
-
-
 # Optima in closed form.
 
 

@@ -52,6 +52,7 @@ def test_the_mle_of_all_solvers_is_the_same():
     fits = [ps.fit_mle(PROBLEM.data(), solver=solver) for solver in SOLVERS]
     for fit in fits:
         assert fit.status == Status.CONVERGED
+        assert jnp.isinf(fit.gap)  # a flat prior gives no bound
         chex.assert_trees_all_close(fit.params, fits[0].params, rtol=0, atol=1e-7)
 
 
@@ -161,11 +162,10 @@ def test_a_loose_tolerance_takes_fewer_steps_and_holds(best):
 # Costs.
 
 
-def test_passes_are_counted(digits):
+def test_passes_are_counted():
     """L-BFGS: one a step, and a constant few to look at the start and to certify."""
-    data = ps.make_data(*digits)
-    for problem_data, precision in ((PROBLEM.data(), 0.3), (data, 1.0)):
-        fit = ps.fit_map(problem_data, ps.GaussianPrior(precision), solver=ps.LBFGS())
+    for precision in (0.01, 0.3):
+        fit = ps.fit_map(PROBLEM.data(), ps.GaussianPrior(precision), solver=ps.LBFGS())
         assert fit.steps < fit.passes <= fit.steps + 10
     newton = ps.fit_map(PROBLEM.data(), PROBLEM.prior(), solver=ps.Newton())
     assert newton.passes <= 2 * newton.steps + 5

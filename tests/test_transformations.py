@@ -172,24 +172,6 @@ def test_vmap_over_weights_starts_and_labels_is_a_loop_of_fits():
     chex.assert_trees_all_close(together.params, elsewhere.params, atol=1e-9)
 
 
-def test_vmap_of_jit_of_vmap():
-    data = overlapping().data()
-    weights = jnp.stack([data.weights, data.weights * jnp.linspace(0.5, 1.5, 60)])
-    precisions = jnp.array([0.1, 1.0, 10.0])
-
-    @jax.jit
-    def fit(weights, precision):
-        rows = ps.Data(data.features, data.labels, weights, 3)
-        return ps.fit_map(rows, ps.GaussianPrior(precision), solver=NEWTON)
-
-    together = jax.vmap(lambda w: jax.vmap(lambda p: fit(w, p))(precisions))(weights)
-    chex.assert_shape(together.params.weights, (2, 3, 3, 3))
-    for i in range(2):
-        for j in range(3):
-            lane = jax.tree.map(lambda part, i=i, j=j: part[i, j], together)
-            assert_same_fits(lane, fit(weights[i], precisions[j]))
-
-
 # Precision of numbers.
 
 

@@ -208,7 +208,7 @@ def _judge(solver, problem, state, allowed):
     scores = jax.lax.cond(
         stale, lambda point: scores_of(problem, point.theta), lambda point: point.scores, point
     )
-    certified = certify(problem, point.theta, scores)
+    certified = certify(problem, point.theta, scores, allowed)
     if solver.exact:
         # The promise is the decrement of the point that the last step left: it is better by now.
         measure = jnp.where(has_flat_weights(problem), state.promise, certified.gap)

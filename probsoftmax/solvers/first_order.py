@@ -73,8 +73,9 @@ class FirstOrder(Solver):
         passes = -(-jnp.sum(trace.evaluations) // batches) + 1
         finite = jnp.all(jnp.isfinite(found))
         found = jnp.where(finite, found, theta)
-        point = certify(problem, found, scores_of(problem, found))
-        verdict = judge(problem, point, self.allowed(problem), jnp.ones((), bool))
+        allowed = self.allowed(problem)
+        point = certify(problem, found, scores_of(problem, found), allowed)
+        verdict = judge(problem, point, allowed, jnp.ones((), bool))
         separated = jnp.any(problem.absent) | separates(problem, point.theta, point.scores)
         status = jnp.where(verdict.optimal, Status.CONVERGED, Status.MAX_STEPS)
         status = jnp.where(separated, Status.SEPARATED, status)

@@ -9,12 +9,9 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know what SciPy's tests carry: marks that speak of array libraries, and a warning about themselves."""
+    """Know what SciPy's tests carry: marks that speak of array libraries."""
     for mark in ("skip_xp_backends", "xfail_xp_backends", "array_api_backends"):
         config.addinivalue_line("markers", f"{mark}: of SciPy")
-    config.addinivalue_line(  # SciPy 1.17 writes a product where pytest 10 will want a list
-        "filterwarnings", "ignore:Passing a non-Collection iterable to parametrize"
-    )
 
 
 @pytest.fixture
