@@ -38,7 +38,8 @@ def loop(
     x: np.ndarray, y: np.ndarray, solver: str, tolerance: float, warm: bool, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's fits for all of ``CS``: weights (l, d, k) and biases (l, k)."""
-    model = LogisticRegression(solver=solver, tol=tolerance, max_iter=100_000, warm_start=warm)
+    peer: Any = LogisticRegression
+    model = peer(solver=solver, tol=tolerance, max_iter=100_000, warm_start=warm)
     weights, biases = [], []
     with threadpool_limits(threads):
         for c in CS:
