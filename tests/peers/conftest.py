@@ -10,7 +10,8 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know what SciPy's tests carry: marks that speak of array libraries."""
-    for mark in ("skip_xp_backends", "xfail_xp_backends", "array_api_backends"):
+    marks = ("skip_xp_backends", "xfail_xp_backends", "array_api_backends", "uses_xp_capabilities")
+    for mark in marks:
         config.addinivalue_line("markers", f"{mark}: of SciPy")
 
 
