@@ -68,7 +68,7 @@ def race(name: str) -> None:
     def sweep() -> ps.Fit:
         return jax.block_until_ready(ps.fit_path(data, jnp.asarray(1 / CS, dtype)))
 
-    cold, path = timed(sweep)
+    path = sweep()
     settings = {}
     for solver, tolerances in TOLERANCES.items():
         for warm in (True, False):
@@ -92,7 +92,7 @@ def race(name: str) -> None:
     what = f"fit_path ({int(path.passes.sum())} passes)"
     print(line.format(what, f"{ours:.3f}", "", excess(path.params.weights, path.params.bias)))
     gap = float(jnp.max(path.gap)) / len(y)
-    print(f"  certified: every gap is below {gap:.1e} a row; first call, compiled: {cold:.1f} s")
+    print(f"  certified: every gap is below {gap:.1e} a row")
     for setting, seconds in times.items():
         solver, tolerance, warm, threads = setting
         what = f"{solver}, tol {tolerance:.0e}, {'warm' if warm else 'cold'}, {threads} thread(s)"
