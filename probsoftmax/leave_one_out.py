@@ -128,7 +128,7 @@ def by_factors(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "n 
         right = jnp.matmul(a, residual, precision=HIGHEST) - ahead
         return jnp.linalg.solve(eye - jnp.matmul(a, own, precision=HIGHEST), right)
 
-    rows = (problem.features, problem.weights, p.T, residual.T, ahead.T)
+    rows = (problem.features.T, problem.weights, p.T, residual.T, ahead.T)
     return _in_blocks(change, rows, k * m * k)
 
 
@@ -157,7 +157,7 @@ def by_conjugate_gradients(problem: Problem, theta: Float[Array, "k m"]) -> Floa
         moved = jnp.matmul(solved.x, x, precision=HIGHEST)
         return jnp.where(solved.converged, moved, jnp.nan)
 
-    rows = (jnp.arange(problem.features.shape[0]), residual.T, problem.features)
+    rows = (jnp.arange(problem.features.shape[1]), residual.T, problem.features.T)
     return _in_blocks(change, rows, scores.size)
 
 

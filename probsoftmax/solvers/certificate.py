@@ -39,10 +39,12 @@ from probsoftmax.solvers.problem import (
     has_flat_weights,
     hessian_at,
     penalty_of,
+    spread_of_classes,
 )
 
-BIAS_TRIALS = 40
 ENOUGH = 1e-3
+"""Of the nats that a fit may be off, what its biases may cost."""
+BIAS_TRIALS = 40
 LONGEST_BIAS_STEP = 20.0
 DECREMENT_STEPS = 200
 ROUNDINGS = 64
@@ -56,27 +58,40 @@ class Certified(NamedTuple):
     scores: Float[Array, "k n"]
     objective: Float[Array, ""]
     gradient: Float[Array, "k m"]
+    """To first order at ``ahead``, and the one in the bound."""
     gap: Float[Array, ""]
+    ahead: Float[Array, " k"]
+    """The biases' last Newton step, which ``theta`` is short of. It costs nothing but the knowledge of the value there,
+    which is not above ``objective``."""
 
 
 def certify(
     problem: Problem,
     theta: Float[Array, "k m"],
     scores: Float[Array, "k n"],
-    allowed: Float[Array, ""],
+    enough: Float[Array, ""],
+    held: bool | Bool[Array, ""] = False,
 ) -> Certified:
     """The point, whose scores are ``scores``, centred, with its best biases, and its duality gap: half a pass.
 
-    The biases may be off by what costs a thousandth of the nats that are ``allowed``; the gap holds what they cost.
+    The biases may be off by what costs ``enough`` nats; the gap holds what they cost. Where they are ``held`` they stay
+    as they are, and there is no bound.
     """
     # Centring moves all scores of a row by one number, which no probability sees: they need not follow.
     theta = centre(problem, theta)
-    found = _best_biases(problem, theta, scores, ENOUGH * allowed)
+    found = _best_biases(problem, theta, scores, enough, held)
     theta = theta.at[:, -1].add(found.shift)
     gradient = gradient_of(problem, theta, found.residual)
     objective = found.loss + penalty_of(problem, theta)
     gap = jnp.where(found.close, _gap(problem, gradient) + found.cost, jnp.inf)
-    return Certified(theta, scores + found.shift[:, None], objective, gradient, gap)
+    return Certified(
+        theta,
+        scores + found.shift[:, None],
+        objective,
+        gradient,
+        gap,
+        jnp.where(found.close, found.step, 0),
+    )
 
 
 def unchecked_gap(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, ""]:
@@ -112,12 +127,13 @@ class _Biases(NamedTuple):
     trials: Int[Array, ""]
 
 
-def _best_biases(problem, theta, scores, allowed):
+def _best_biases(problem, theta, scores, enough, held):
     r"""Newton steps on the biases alone: k numbers, scores shifted by them, X untouched.
 
     The last step d is not taken but in the residual: :math:`a_i = p_i + S_i d` are probabilities as well as those of a
     point, with stationary sums, and :math:`\sum_i s_i \mathrm{KL}(a_i, p_i) \le d^\top H d` is all that the bound at a
-    loses for it.
+    loses for it. As no entry of d is above 1/4, no curvature on the way is above :math:`\sqrt e` times that of H, and
+    the objective falls.
     """
     tau, deviation = problem.precision[:, -1], (theta - problem.mean)[:, -1]
     size, eps = jnp.abs(deviation) + 1, jnp.finfo(scores.dtype).eps
@@ -126,9 +142,9 @@ def _best_biases(problem, theta, scores, allowed):
         return 0.5 * jnp.sum(tau * (deviation + shift) ** 2)
 
     def unfinished(state: _Biases) -> Bool[Array, ""]:
-        dear = (state.cost > allowed) | ~state.close
+        dear = (state.cost > enough) | ~state.close
         significant = dear & jnp.any(jnp.abs(state.step) > eps * size)
-        return (significant | (state.trials == 0)) & (state.trials < BIAS_TRIALS)
+        return (state.trials == 0) | (significant & ~held & (state.trials < BIAS_TRIALS))
 
     def trial(state: _Biases) -> _Biases:
         shift = state.shift + state.step
@@ -144,37 +160,36 @@ def _best_biases(problem, theta, scores, allowed):
         longest = jnp.max(jnp.abs(newton))
         newton = newton * jnp.minimum(1, LONGEST_BIAS_STEP / longest)
         moved = p * (newton[:, None] - jnp.sum(p * newton[:, None], axis=0)[None, :])
-        first_order = residual + problem.weights[None, :] * moved
+        close = (longest <= 0.25) & ~held
+        arranged = residual + jnp.where(close, problem.weights[None, :] * moved, 0)
         return _Biases(
             jnp.where(better, shift, state.shift),
             jnp.where(better, loss, state.loss),
-            jnp.where(better, first_order, state.residual),
+            jnp.where(better, arranged, state.residual),
             jnp.where(better, newton, 0.25 * state.step),
             jnp.where(better, -jnp.sum(gradient * newton), state.cost),
-            jnp.where(better, longest <= 0.4, state.close),
+            jnp.where(better, close, state.close),
             jnp.where(better, norm, state.norm),
             state.trials + 1,
         )
 
     zero, infinite = jnp.zeros_like(tau), jnp.full_like(tau[0], jnp.inf)
     nothing, no = jnp.full_like(scores, jnp.nan), jnp.zeros((), bool)
+    held = jnp.asarray(held)
     start = _Biases(zero, infinite, nothing, zero, infinite, no, infinite, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, trial, start)
 
 
 def _solve_for_bias(problem, p, gradient):
     """The k x k Hessian of the biases, inverted: scaled to a unit diagonal, with a ridge of a few roundings."""
-    products = jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
-    k, eye = p.shape[0], jnp.eye(p.shape[0], dtype=bool)
-    others = jnp.where(eye, 0, products)
-    # sum of s p_c (1 - p_c) as the sum of s p_c p_l over the other classes: right however confident the rows are.
-    own = jnp.sum(others, axis=1)
+    spread = spread_of_classes(problem, p)
+    k, own = p.shape[0], jnp.diagonal(spread)
     gauge = jnp.where(flat_features(problem)[-1], jnp.mean(own) / k, 0)
     diagonal = own + problem.precision[:, -1]
     root = jnp.where(diagonal > 0, jax.lax.rsqrt(diagonal), 1)
     ridge = 16 * k * jnp.finfo(p.dtype).eps
-    matrix = jnp.where(eye, diagonal[:, None], -others) + gauge
-    scaled = matrix * root[:, None] * root[None, :] + jnp.where(eye, ridge, 0)
+    matrix = spread + jnp.diag(problem.precision[:, -1]) + gauge
+    scaled = matrix * root[:, None] * root[None, :] + ridge * jnp.eye(k, dtype=p.dtype)
     lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
     return root * jax.scipy.linalg.cho_solve((lower, True), root * gradient)
 
@@ -212,7 +227,9 @@ def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, "
     nothing curves any more: then the decrement says nothing.
     """
     p, q = softmax_and_complement(point.scores, (0,))
-    squares = jnp.matmul(problem.weights[None, :] * p * q, problem.features**2, precision=HIGHEST)
+    squares = jnp.matmul(
+        problem.weights[None, :] * p * q, (problem.features**2).T, precision=HIGHEST
+    )
     diagonal = squares + problem.precision
     inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
 

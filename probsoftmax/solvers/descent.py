@@ -1,7 +1,8 @@
 r"""The one loop of the exact solvers: a direction, a line search, a look at whether it is over.
 
-An iteration is one pass: half of it for the scores of the direction, half for the gradient at the new point. A solver
-is a rule for the direction (:class:`DescentSolver`); everything else, and every claim a fit makes, is here.
+An iteration is one pass: half of it for the gradient, half for the scores of the direction. The gradient is taken where
+the biases are stationary, to first order, and so every iterate has its certificate for nothing. A solver is a rule for
+the direction (:class:`DescentSolver`); everything else, and every claim a fit makes, is here.
 """
 
 from abc import abstractmethod
@@ -12,15 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.certificate import Certified, certify, judge, unchecked_gap
+from probsoftmax.solvers.certificate import ENOUGH, certify, judge
 from probsoftmax.solvers.line_search import search
-from probsoftmax.solvers.problem import (
-    Problem,
-    gradient_of,
-    has_flat_weights,
-    product,
-    scores_of,
-)
+from probsoftmax.solvers.problem import Problem, has_flat_weights, product, scores_of
 from probsoftmax.solvers.recession import separates
 from probsoftmax.solvers.solver import Solution, Solver
 from probsoftmax.solvers.status import Status
@@ -28,7 +23,9 @@ from probsoftmax.solvers.status import Status
 LONGEST = 100.0
 """Most nats by which the first trial of a line search changes a score."""
 FRESH_STEPS = 20
-"""Steps after which the certificate asks for scores that are computed anew."""
+"""Steps after which scores are computed anew, and not by what the steps have added."""
+NEAR = 30.0
+"""A step from a point that promises so many times what is allowed may be the last."""
 
 
 class Point(NamedTuple):
@@ -76,8 +73,8 @@ class DescentSolver(Solver):
         """Where to go from ``point``."""
 
     @abstractmethod
-    def learn(self, memory: Any, before: Point, after: Point) -> Any:
-        """The memory after a step."""
+    def learn(self, memory: Any, before: Point, after: Point, refused: Bool[Array, ""]) -> Any:
+        """The memory after a look: of a step from ``before``, or of none if that is ``after``."""
 
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
@@ -87,16 +84,27 @@ class DescentSolver(Solver):
 
 
 class _State(NamedTuple):
+    theta: Float[Array, "k m"]
+    """Where to look next."""
+    scores: Float[Array, "k n"]
+    settle: Bool[Array, ""]
+    """Whether that may be the last look."""
     point: Point
+    """The iterate that was looked at last, with the biases that its gradient is right for."""
+    ahead: Float[Array, " k"]
+    """How much they are ahead of those that the objective and ``gap`` are known for."""
     gap: Float[Array, ""]
-    """At the last look at the certificate."""
     memory: Any
-    target: Float[Array, ""]
-    """The promise at which the next look at the certificate is taken."""
     promise: Float[Array, ""]
-    """What is left to gain, as far as can be told without a certificate: the gap while the biases are taken to be
-    stationary, or the promise of the last direction where the prior is flat."""
+    """That of the last direction; inf before the first."""
+    refused: Bool[Array, ""]
+    """Whether no step was found along it."""
+    target: Float[Array, ""]
+    """Where the prior is flat, the promise at which the exact decrement is asked for."""
     best: Float[Array, ""]
+    """The least promise so far."""
+    lowest: Float[Array, ""]
+    """The least objective so far: beside the last one, rounding errors would pass for progress for ever."""
     stalled: Int[Array, ""]
     steps: Int[Array, ""]
     fresh: Int[Array, ""]
@@ -105,7 +113,8 @@ class _State(NamedTuple):
     status: Int[Array, ""]
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
     ended: Bool[Array, ""]
-    """Whether the certificate has been looked at for the last time."""
+    stepping: Bool[Array, ""]
+    """Whether a step follows the look."""
 
 
 def descend(
@@ -118,40 +127,45 @@ def descend(
 ) -> tuple[Solution, Any, Float[Array, "k n"]]:
     """The loop, from a point whose scores took ``halves`` products with X; and the memory and the scores at its end.
 
-    The certificate is looked at before the first step, and then whenever the solver believes itself done. Where it
-    disagrees, the solver goes on and has to promise more before the next look.
+    A look at the certificate costs half a pass: the gradient, which the next direction needs anyway.
     """
     allowed = solver.allowed(problem)
-    zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(allowed, jnp.inf)
-    # The first look evaluates the point.
-    point = Point(theta, scores, infinite, jnp.full_like(theta, jnp.nan))
-    status, ended = zero + Status.MAX_STEPS, jnp.zeros((), bool)
+    zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    infinite = jnp.full_like(allowed, jnp.inf)
     state = _State(
-        point,
-        infinite,
-        memory,
-        allowed,
-        infinite,
-        infinite,
-        zero,
-        zero,
-        zero,
-        zero + halves,
-        status,
-        ended,
+        theta=theta,
+        scores=scores,
+        settle=~no,
+        point=Point(theta, scores, infinite, jnp.zeros_like(theta)),
+        ahead=jnp.zeros_like(theta[:, 0]),
+        gap=infinite,
+        memory=memory,
+        promise=infinite,
+        refused=no,
+        target=allowed,
+        best=infinite,
+        lowest=infinite,
+        stalled=zero,
+        steps=zero,
+        fresh=zero,
+        halves=zero + halves,
+        status=zero + Status.MAX_STEPS,
+        ended=no,
+        stepping=no,
     )
 
-    def promising(state: _State) -> Bool[Array, ""]:
-        running = ~state.ended & (state.status == Status.MAX_STEPS)
-        return running & (state.steps < solver.max_steps) & (state.promise > state.target)
+    def look_and_step(state: _State) -> _State:
+        state = _look(solver, problem, state, allowed)
+        # Once or not at all. (A condition would copy the memory.)
+        return jax.lax.while_loop(
+            lambda state: state.stepping,
+            lambda state: _step(solver, problem, state, allowed),
+            state,
+        )
 
-    def look_and_go_on(state: _State) -> _State:
-        state = _judge(solver, problem, state, allowed)
-        return jax.lax.while_loop(promising, lambda s: _step(solver, problem, s), state)
-
-    state = jax.lax.while_loop(lambda state: ~state.ended, look_and_go_on, state)
+    state = jax.lax.while_loop(lambda state: ~state.ended, look_and_step, state)
     solution = Solution(
-        state.point.theta,
+        state.point.theta.at[:, -1].add(-state.ahead),
         state.point.objective,
         state.gap,
         state.point.gradient,
@@ -159,88 +173,99 @@ def descend(
         state.halves,
         state.status,
     )
-    return solution, state.memory, state.point.scores
+    return solution, state.memory, state.point.scores - state.ahead[:, None]
 
 
-def _step(solver: DescentSolver, problem: Problem, state: _State) -> _State:
-    before = state.point
-    direction = solver.direction(problem, before, state.memory)
+def _look(solver, problem, state, allowed):
+    """Certify where the last step led, learn from it, and say how the fit ended if it did."""
+    # An iterate that separates is the proof of it: its biases stay where they are.
+    proof = state.status == Status.SEPARATED
+    # On the way one Newton step of the biases is as good as many.
+    enough = jnp.where(state.settle, ENOUGH * allowed, jnp.inf)
+    # Scores that were added up over many steps carry the rounding of each; a certificate must not.
+    stale = state.steps - state.fresh >= FRESH_STEPS
+    scores = jax.lax.cond(
+        stale, lambda state: scores_of(problem, state.theta), lambda state: state.scores, state
+    )
+    certified = certify(problem, state.theta, scores, enough, held=proof)
+    point = Point(
+        certified.theta.at[:, -1].add(certified.ahead),
+        certified.scores + certified.ahead[:, None],
+        certified.objective,
+        certified.gradient,
+    )
+    finite = jnp.isfinite(point.objective) & jnp.all(jnp.isfinite(point.gradient))
+    first = state.steps == 0
+    eps = jnp.finfo(point.theta.dtype).eps
+    gained = state.lowest - point.objective > 2 * eps * jnp.abs(point.objective)
+    progress = first | (~state.refused & (gained | (state.promise < 0.9 * state.best)))
+    stalled = jnp.where(progress, 0, state.stalled + 1)
+    exhausted = (stalled >= solver.patience) | (state.steps >= solver.max_steps)
+    flat = has_flat_weights(problem)
+    believed = jnp.where(flat, state.promise <= state.target, certified.gap <= allowed)
+    last = believed | exhausted
+    again = finite & ~proof & last & ~state.settle
+    if solver.exact:
+        # The promise is the decrement of the point that the last step left: it is better by now.
+        measure = jnp.where(flat, state.promise, certified.gap)
+        proven, passes = measure <= allowed, 0
+    else:
+        # A decrement costs passes: none at the start, nor where it can prove nothing.
+        proven, passes = judge(problem, certified, allowed, last & ~again & ~first & ~proof)
+    status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
+    status = jnp.where(proven, Status.CONVERGED, status)
+    status = jnp.where(proof, Status.SEPARATED, status)
+    status = jnp.where(finite, status, Status.DIVERGED)
+    ended = ~again & (exhausted | (status != Status.MAX_STEPS))
+    status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
+    # A look that is taken again leaves no trace, and there is nothing to learn from where it began.
+    before = jax.tree.map(lambda new, old: jnp.where(first | again, new, old), point, state.point)
+    here = jax.tree.map(lambda new, old: jnp.where(again, old, new), point, state.point)
+    return state._replace(
+        theta=certified.theta,
+        scores=certified.scores,
+        settle=jnp.ones((), bool),
+        point=here,
+        ahead=certified.ahead,
+        gap=certified.gap,
+        memory=solver.learn(state.memory, before, point, state.refused & ~again),
+        refused=state.refused & again,
+        target=jnp.where(believed & ~again, 0.1 * state.promise, state.target),
+        best=jnp.minimum(state.best, state.promise),
+        lowest=jnp.minimum(state.lowest, point.objective),
+        stalled=stalled,
+        fresh=jnp.where(stale, state.steps, state.fresh),
+        halves=state.halves + 1 + stale + 2 * passes,
+        status=jnp.where(again, state.status, status).astype(jnp.int32),
+        ended=ended,
+        stepping=~ended & ~again,
+    )
+
+
+def _step(solver, problem, state, allowed):
+    """A direction and a search along it."""
+    point = state.point
+    direction = solver.direction(problem, point, state.memory)
     delta = product(problem, direction.theta)
     # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
     shrunk = jnp.minimum(1, LONGEST / jnp.max(jnp.abs(delta)))
     towards, delta = shrunk * direction.theta, shrunk * delta
-    slope = jnp.sum(before.gradient * towards)
-    found = search(problem, before.theta, before.scores, before.objective, towards, delta, slope)
-    theta = before.theta + found.length * towards
-    after = Point(
-        theta,
-        before.scores + found.length * delta,
-        found.value,
-        gradient_of(problem, theta, found.residual),
+    slope = jnp.sum(point.gradient * towards)
+    found = search(problem, point.theta, point.scores, point.objective, towards, delta, slope)
+    theta, scores = (
+        jnp.where(found.accepted, origin + found.length * along, origin)
+        for origin, along in ((point.theta, towards), (point.scores, delta))
     )
-    moved = found.accepted & _is_finite(after)
-    point = jax.tree.map(lambda new, old: jnp.where(moved, new, old), after, before)
-    eps = jnp.finfo(theta.dtype).eps
-    gained = before.objective - point.objective > 2 * eps * jnp.abs(before.objective)
-    progress = moved & (gained | (direction.promise < 0.9 * state.best))
-    stalled = jnp.where(progress, 0, state.stalled + 1)
-    status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
-    separated = separates(problem, point.theta, point.scores) | separates(problem, towards, delta)
-    remaining = unchecked_gap(problem, point.gradient)
-    promise = jnp.where(jnp.isfinite(remaining), remaining, direction.promise)
+    separated = separates(problem, theta, scores) | separates(problem, towards, delta)
     return state._replace(
-        point=point,
-        memory=solver.learn(direction.memory, before, point),
-        promise=promise,
-        best=jnp.minimum(state.best, direction.promise),
-        stalled=stalled,
+        theta=theta,
+        scores=scores,
+        settle=direction.promise <= NEAR * allowed,
+        memory=direction.memory,
+        promise=direction.promise,
+        refused=~found.accepted,
         steps=state.steps + 1,
-        halves=state.halves + 2 + 2 * direction.passes,
-        status=jnp.where(separated, Status.SEPARATED, status).astype(jnp.int32),
+        halves=state.halves + 1 + 2 * direction.passes,
+        status=jnp.where(separated, Status.SEPARATED, state.status).astype(jnp.int32),
+        stepping=jnp.zeros((), bool),
     )
-
-
-def _judge(solver, problem, state, allowed):
-    """Certify the iterate, and say how the fit ended if it did."""
-    point = state.point
-    # Scores that were added up over many steps carry the rounding of each; the certificate must not.
-    stale = state.steps - state.fresh > FRESH_STEPS
-    scores = jax.lax.cond(
-        stale, lambda point: scores_of(problem, point.theta), lambda point: point.scores, point
-    )
-    certified = certify(problem, point.theta, scores, allowed)
-    if solver.exact:
-        # The promise is the decrement of the point that the last step left: it is better by now.
-        measure = jnp.where(has_flat_weights(problem), state.promise, certified.gap)
-        proven, passes = measure <= allowed, 0
-    else:
-        # A decrement costs passes: none at the start, nor where it can prove nothing.
-        worth = (state.steps > 0) & (state.status != Status.SEPARATED)
-        proven, passes = judge(problem, certified, allowed, worth)
-    finite = _is_finite(certified)
-    alive = (state.status == Status.MAX_STEPS) | (state.status == Status.PRECISION_FLOOR)
-    status = jnp.where(finite, state.status, Status.DIVERGED)
-    status = jnp.where(alive & proven, Status.CONVERGED, status)
-    ended = (status != Status.MAX_STEPS) | (state.steps >= solver.max_steps)
-    status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
-    # An iterate that separates is the proof of it: its biases stay where they are.
-    proof = state.status == Status.SEPARATED
-    point = Point(certified.theta, certified.scores, certified.objective, certified.gradient)
-    point = jax.tree.map(lambda new, old: jnp.where(proof, old, new), point, state.point)
-    return state._replace(
-        point=point,
-        gap=certified.gap,
-        target=jnp.minimum(state.target, 0.1 * state.promise),
-        promise=jnp.where(ended, state.promise, jnp.inf),
-        # The biases have moved: progress is measured anew.
-        best=jnp.full_like(state.best, jnp.inf),
-        stalled=jnp.zeros_like(state.stalled),
-        fresh=state.steps,
-        halves=state.halves + 1 + stale + 2 * passes,
-        status=status.astype(jnp.int32),
-        ended=ended,
-    )
-
-
-def _is_finite(point: Point | Certified) -> Bool[Array, ""]:
-    return jnp.isfinite(point.objective) & jnp.all(jnp.isfinite(point.gradient))

@@ -14,7 +14,7 @@ from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.certificate import certify, judge
+from probsoftmax.solvers.certificate import ENOUGH, certify, judge
 from probsoftmax.solvers.minimize import scan_steps, start
 from probsoftmax.solvers.problem import Problem, scores_of
 from probsoftmax.solvers.recession import separates
@@ -55,7 +55,7 @@ class FirstOrder(Solver):
         prior = GaussianPrior(
             problem.precision[:, :-1].T, problem.precision[:, -1], problem.mean[:, :-1].T
         )
-        data = Data(problem.features[:, :-1], problem.labels, problem.weights, k)
+        data = Data(problem.features[:-1].T, problem.labels, problem.weights, k)
         total = problem.total_weight
 
         def mean_objective(params: Params, rows: Data) -> Float[Array, ""]:
@@ -74,7 +74,7 @@ class FirstOrder(Solver):
         finite = jnp.all(jnp.isfinite(found))
         found = jnp.where(finite, found, theta)
         allowed = self.allowed(problem)
-        point = certify(problem, found, scores_of(problem, found), allowed)
+        point = certify(problem, found, scores_of(problem, found), ENOUGH * allowed)
         verdict = judge(problem, point, allowed, jnp.ones((), bool))
         separated = jnp.any(problem.absent) | separates(problem, point.theta, point.scores)
         status = jnp.where(verdict.optimal, Status.CONVERGED, Status.MAX_STEPS)

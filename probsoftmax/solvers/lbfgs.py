@@ -12,8 +12,9 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.curvature import HIGHEST
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
 from probsoftmax.solvers.metric import (
     Basis,
@@ -31,8 +32,13 @@ class Memory(NamedTuple):
 
     steps: Float[Array, "p k m"]
     changes: Float[Array, "p k m"]
-    inverse_products: Float[Array, " p"]
+    products: Float[Array, "p p"]
+    """Of step i and change j."""
+    usable: Bool[Array, " p"]
+    """Whether a place holds a pair along which the objective curves."""
     count: Int[Array, ""]
+    refused: Bool[Array, ""]
+    """Whether the last step was not taken."""
     basis: Basis
     metric: Metric
     iteration: Int[Array, ""]
@@ -58,29 +64,41 @@ class LBFGS(DescentSolver):
     def start(self, problem: Problem, scores: Float[Array, "k n"]) -> Memory:
         """The principal axes, and no pairs."""
         k, m = problem.shape
-        zeros, zero = jnp.zeros((self.pairs, k, m), scores.dtype), jnp.zeros((), jnp.int32)
-        metric = Metric(jnp.zeros((k, k), scores.dtype), zeros[0])
-        return Memory(zeros, zeros, zeros[:, 0, 0], zero, principal_axes(problem), metric, zero)
+        pairs, dtype, zero = self.pairs, scores.dtype, jnp.zeros((), jnp.int32)
+        zeros, products = jnp.zeros((pairs, k, m), dtype), jnp.zeros((pairs, pairs), dtype)
+        metric = Metric(jnp.zeros((k, k), dtype), zeros[0])
+        no = jnp.zeros((), bool)
+        return Memory(
+            zeros,
+            zeros,
+            products,
+            jnp.zeros(pairs, bool),
+            zero,
+            no,
+            principal_axes(problem),
+            metric,
+            zero,
+        )
 
     def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
         """Minus the recursion's inverse Hessian times the gradient."""
         # Before the first step, and after 1, 2, 4, 8, ...: the fit moves less and less.
         age = memory.iteration
-        # No pair is left once a step was refused.
-        refused = (memory.count > 0) & jnp.all(memory.inverse_products == 0)
-        scores = where_it_curves(problem, point.scores, refused)
+        scores = where_it_curves(problem, point.scores, memory.refused)
         metric = jax.lax.cond(
-            refused | ((age & (age - 1)) == 0),
+            memory.refused | ((age & (age - 1)) == 0),
             lambda _: kronecker_metric(problem, scores, memory.basis),
             lambda metric: metric,
             memory.metric,
         )
         memory = memory._replace(metric=metric, iteration=age + 1)
         # The metric is singular along flat directions; rounding would walk along them.
-        step = -across_flat(problem, two_loop(memory, point.gradient))
+        step = -across_flat(problem, inverse_times(memory, point.gradient))
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
 
-    def learn(self, memory: Memory, before: Point, after: Point) -> Memory:
+    def learn(
+        self, memory: Memory, before: Point, after: Point, refused: Bool[Array, ""]
+    ) -> Memory:
         """Keep the pair, if the objective curves along it; forget them all if the step was not taken.
 
         Pairs whose differences are mere rounding can make the recursion point uphill. The metric never does.
@@ -89,18 +107,21 @@ class LBFGS(DescentSolver):
         product = jnp.sum(step * change)
         eps = jnp.finfo(step.dtype).eps
         curved = product > eps * jnp.sqrt(jnp.sum(step**2) * jnp.sum(change**2))
-        taken = jnp.any(step != 0)
         place = memory.count % self.pairs
 
         def kept(array: Float[Array, "p ..."], new: Float[Array, "..."]) -> Float[Array, "p ..."]:
             return array.at[place].set(jnp.where(curved, new, array[place]))
 
-        inverse_products = kept(memory.inverse_products, 1 / jnp.where(curved, product, 1))
+        steps, changes = kept(memory.steps, step), kept(memory.changes, change)
+        products = kept(memory.products, _times(changes, step))
+        products = kept(products.T, _times(steps, change)).T
         return Memory(
-            kept(memory.steps, step),
-            kept(memory.changes, change),
-            jnp.where(taken, inverse_products, 0),
-            jnp.maximum(memory.count + curved, 1),
+            steps,
+            changes,
+            products,
+            kept(memory.usable, curved) & ~refused,
+            memory.count + curved,
+            refused,
             memory.basis,
             memory.metric,
             memory.iteration,
@@ -113,34 +134,51 @@ def under_another_prior(memory: Memory, before: Problem, here: Problem) -> Memor
     A change of the gradient along a step is the likelihood's, which is kept, plus the precision times the step.
     """
     stiffer = here.precision - before.precision
-    changes = memory.changes + stiffer[None, :, :] * memory.steps
-    products = jnp.sum(memory.steps * changes, axis=(1, 2))
-    curved = products > 0
-    inverse_products = jnp.where(curved, 1 / jnp.where(curved, products, 1), 0)
+    stiffer = stiffer[None, :, :] * memory.steps
+    pairs = memory.usable.shape[0]
+    products = memory.products + jnp.matmul(
+        memory.steps.reshape(pairs, -1), stiffer.reshape(pairs, -1).T, precision=HIGHEST
+    )
     return memory._replace(
-        changes=changes,
-        inverse_products=inverse_products,
-        iteration=jnp.zeros_like(memory.iteration),  # the metric is of the other precision
+        changes=memory.changes + stiffer,
+        products=products,
+        usable=memory.usable & (jnp.diagonal(products) > 0),
+        # The metric is of the other precision: refreshed now, and then after 4, 8, ... steps.
+        iteration=jnp.full_like(memory.iteration, 4),
     )
 
 
-def two_loop(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """Inverse Hessian times the gradient by the two-loop recursion (Nocedal and Wright, algorithm 7.4)."""
-    pairs = memory.inverse_products.shape[0]
-    # Newest first; places that were never filled have a product of 0 and do nothing.
-    newest_first = (memory.count - 1 - jnp.arange(pairs)) % pairs
+def inverse_times(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    r"""Inverse Hessian times the gradient g, all pairs at once.
 
-    def first(v, place):
-        alpha = memory.inverse_products[place] * jnp.sum(memory.steps[place] * v)
-        return v - alpha * memory.changes[place], alpha
+    With the pairs as the rows of S and Y, oldest first, and R the upper triangle of :math:`S Y^\top`, whose diagonal
+    is D, the two loops over the pairs (Nocedal and Wright, algorithm 7.4) are two triangular systems:
 
-    v, alphas = jax.lax.scan(first, gradient, newest_first)
-    v = apply_inverse(memory.metric, memory.basis, v)
+    .. math:: R u = S g, \qquad r = H_0 (g - Y^\top u), \qquad R^\top v = D u - Y r, \qquad H g = r + S^\top v .
 
-    def second(v, pair):
-        place, alpha = pair
-        beta = memory.inverse_products[place] * jnp.sum(memory.changes[place] * v)
-        return v + (alpha - beta) * memory.steps[place], None
+    Four products instead of a chain of as many small ones as there are pairs, which is what takes the time on a CPU.
+    """
+    pairs = memory.usable.shape[0]
+    oldest_first = (memory.count + jnp.arange(pairs)) % pairs
+    usable = memory.usable[oldest_first]
+    products = memory.products[oldest_first][:, oldest_first]
+    both = usable[:, None] & usable[None, :]
+    diagonal = jnp.where(usable, jnp.diagonal(products), 1)
+    upper = jnp.where(both, jnp.triu(products, 1), 0) + jnp.diag(diagonal)
+    steps, changes = memory.steps, memory.changes
 
-    v, _ = jax.lax.scan(second, v, (newest_first, alphas), reverse=True)
-    return v
+    def against(rows: Float[Array, "p k m"], v: Float[Array, "k m"]) -> Float[Array, " p"]:
+        return jnp.where(usable, _times(rows, v)[oldest_first], 0)
+
+    def combined(rows: Float[Array, "p k m"], u: Float[Array, " p"]) -> Float[Array, "k m"]:
+        weights = jnp.zeros_like(u).at[oldest_first].set(u)
+        return jnp.tensordot(weights, rows, axes=1, precision=HIGHEST)
+
+    u = jax.scipy.linalg.solve_triangular(upper, against(steps, gradient))
+    r = apply_inverse(memory.metric, memory.basis, gradient - combined(changes, u))
+    v = jax.scipy.linalg.solve_triangular(upper, diagonal * u - against(changes, r), trans=1)
+    return r + combined(steps, v)
+
+
+def _times(rows: Float[Array, "p k m"], v: Float[Array, "k m"]) -> Float[Array, " p"]:
+    return jnp.matmul(rows.reshape(rows.shape[0], -1), v.reshape(-1), precision=HIGHEST)

@@ -4,12 +4,12 @@ Scores are affine in the step, :math:`\eta(t) = \eta + t\,\delta`, so once :math
 (half a pass) the objective along the line,
 
 .. math::
-    \varphi'(t) = \sum_{ci} R_{ci}(t)\,\delta_{ci} + \sum \tau (\theta + t D - M) D, \qquad
-    \varphi''(t) = \sum_i s_i \mathrm{Var}_{p_i(t)}(\delta_i) + \sum \tau D^2,
+    \varphi'(t) = \sum_{ci} R_{ci}(t)\,\delta_{ci} + \sum \tau (\theta + t D - M) D,
 
-is elementwise work. It is convex: its derivative alone brackets the minimum, by a Newton iteration kept inside the
-bracket. Values decide nothing but the rare step that overshoots, for near the optimum the objective is a large sum
-whose last digits are noise (an Armijo test there refuses good steps), and a derivative is not.
+is elementwise work. It is convex: its derivative alone brackets the minimum, by secants kept inside the bracket. (The
+second derivative would take as much work again, for the few lines on which the first trial is not the last.) Values
+decide nothing but the rare step that overshoots, for near the optimum the objective is a large sum whose last digits
+are noise (an Armijo test there refuses good steps), and a derivative is not.
 """
 
 from typing import NamedTuple
@@ -32,14 +32,13 @@ class Step(NamedTuple):
     """The point of a line that was looked at last."""
 
     length: Float[Array, ""]
-    value: Float[Array, ""]
-    """The objective there."""
-    residual: Float[Array, "k n"]
     accepted: Bool[Array, ""]
 
 
 class _Bracket(NamedTuple):
     step: Step
+    slope: Float[Array, ""]
+    """The derivative at ``step``."""
     lower: Float[Array, ""]
     upper: Float[Array, ""]
     following: Float[Array, ""]
@@ -67,7 +66,7 @@ def search(
     def trial(bracket: _Bracket) -> _Bracket:
         t = bracket.following
         moved = scores + t * delta
-        loss, residual, p = evaluate(problem, moved)
+        loss, residual, _ = evaluate(problem, moved)
         # Not by the parabola of the penalty: far from the mean its terms cancel, and the value would be too low.
         value = loss + penalty_of(problem, theta + t * direction)
         slope_here = jnp.sum(residual * delta) + prior_slope + t * prior_curvature
@@ -77,24 +76,18 @@ def search(
         too_long = ~usable | (slope_here > 0)
         lower = jnp.where(too_long, bracket.lower, t)
         upper = jnp.where(too_long, t, bracket.upper)
-        newton = t - slope_here / (_variance(problem, p, delta) + prior_curvature)
+        bend = (slope_here - bracket.slope) / (t - bracket.step.length)
+        secant = t - slope_here / bend
         limit = jnp.where(jnp.isfinite(upper), upper, LONGER * lower)
         middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), limit)
-        following = jnp.where((newton > lower) & (newton < limit), newton, middle)
-        step = Step(t, value, residual, usable & flat)
-        return _Bracket(step, lower, upper, following, bracket.trials + 1)
+        following = jnp.where((secant > lower) & (secant < limit), secant, middle)
+        step = Step(t, usable & flat)
+        return _Bracket(step, slope_here, lower, upper, following, bracket.trials + 1)
 
     def unfinished(bracket: _Bracket) -> Bool[Array, ""]:
         return ~bracket.step.accepted & (bracket.trials < TRIALS)
 
     zero, one = jnp.zeros_like(objective), jnp.ones_like(objective)
-    nowhere = Step(zero, objective, jnp.zeros_like(scores), jnp.zeros((), bool))
-    start = _Bracket(nowhere, zero, jnp.inf * one, one, jnp.zeros((), jnp.int32))
+    nowhere = Step(zero, jnp.zeros((), bool))
+    start = _Bracket(nowhere, slope, zero, jnp.inf * one, one, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, trial, start).step
-
-
-def _variance(
-    problem: Problem, p: Float[Array, "k n"], delta: Float[Array, "k n"]
-) -> Float[Array, ""]:
-    deviation = delta - jnp.sum(p * delta, axis=0)[None, :]
-    return jnp.sum(problem.weights * jnp.sum(p * deviation**2, axis=0))

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
-from probsoftmax.numerics import softmax_and_complement
-from probsoftmax.solvers.problem import Problem
+from probsoftmax.solvers.problem import Problem, evaluate, spread_of_classes
 
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""
@@ -47,7 +46,7 @@ class Metric(NamedTuple):
 
 def principal_axes(problem: Problem) -> Basis:
     """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
-    weighted = problem.weights[:, None] * problem.features
+    weighted = problem.features * problem.weights[None, :]
     m = problem.shape[1]
     precision = jnp.mean(problem.precision, axis=0)
     largest = jnp.max(precision)
@@ -55,13 +54,13 @@ def principal_axes(problem: Problem) -> Basis:
     relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
     relative = relative.at[-1].set(1)
     if m > LARGEST_ROTATION:
-        squares = jnp.sum(weighted * problem.features, axis=0)
+        squares = jnp.sum(weighted * problem.features, axis=1)
         return Basis(
             jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision)
         )
     root = jax.lax.rsqrt(relative)
     gram = (
-        jnp.matmul(weighted.T, problem.features, precision=HIGHEST) * root[:, None] * root[None, :]
+        jnp.matmul(weighted, problem.features.T, precision=HIGHEST) * root[:, None] * root[None, :]
     )
     inner = jnp.eye(m, dtype=bool) | (
         (jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :]
@@ -73,12 +72,9 @@ def principal_axes(problem: Problem) -> Basis:
 
 def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis) -> Metric:
     """The Kronecker average of the Hessian at these scores; no pass."""
-    p, q = softmax_and_complement(scores, (0,))
-    weighted = problem.weights[None, :] * p
-    spread = -jnp.matmul(weighted, p.T, precision=HIGHEST)
-    own = jnp.sum(weighted * q, axis=1)
-    spread = jnp.where(jnp.eye(p.shape[0], dtype=bool), own[:, None], spread) / problem.total_weight
-    sigma, classes = jnp.linalg.eigh(spread)
+    sigma, classes = jnp.linalg.eigh(
+        spread_of_classes(problem, evaluate(problem, scores).p) / problem.total_weight
+    )
     tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
     # Never quite flat: where all rows are confident, and some are wrong, there is no curvature and much to gain.
     sigma = jnp.maximum(sigma, jnp.finfo(sigma.dtype).eps ** (2 / 3) / sigma.shape[0])

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import hessian_of_scores
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
@@ -42,7 +42,7 @@ class Newton(DescentSolver):
         step = solve_semidefinite(matrix, -point.gradient.reshape(-1)).reshape(problem.shape)
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), None, 1)
 
-    def learn(self, memory: None, before: Point, after: Point) -> None:
+    def learn(self, memory: None, before: Point, after: Point, refused: Bool[Array, ""]) -> None:
         """Nothing to remember."""
 
 
@@ -53,7 +53,7 @@ def dense_hessian(problem: Problem, scores: Float[Array, "k n"]) -> Float[Array,
     is orthogonal to all else, so the class-centred solution is as if it were not there.
     """
     k, m = problem.shape
-    hessian = hessian_of_scores(problem.features, scores, problem.weights)
+    hessian = hessian_of_scores(problem.features.T, scores, problem.weights)
     curvature = jnp.mean(jnp.einsum("kdkd->dk", hessian), axis=1) / k
     ridge = jnp.where(flat_features(problem), curvature, 0)
     features = jnp.arange(m)

@@ -90,6 +90,8 @@ class NewtonCG(DescentSolver):
         promise = -0.5 * jnp.sum(step * point.gradient)
         return Direction(step, promise, memory._replace(size=first), solved.steps)
 
-    def learn(self, memory: Memory, before: Point, after: Point) -> Memory:
+    def learn(
+        self, memory: Memory, before: Point, after: Point, refused: Bool[Array, ""]
+    ) -> Memory:
         """Whether the step was taken."""
-        return memory._replace(refused=jnp.all(after.theta == before.theta))
+        return memory._replace(refused=refused)
