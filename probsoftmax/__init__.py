@@ -51,6 +51,8 @@ from probsoftmax.prior import log_prior as log_prior
 from probsoftmax.prior import precision_from_glmnet as precision_from_glmnet
 from probsoftmax.prior import precision_from_sklearn as precision_from_sklearn
 from probsoftmax.prior import precision_from_weight_decay as precision_from_weight_decay
+from probsoftmax.separation import Separation as Separation
+from probsoftmax.separation import separation as separation
 from probsoftmax.solvers import LBFGS as LBFGS
 from probsoftmax.solvers import FirstOrder as FirstOrder
 from probsoftmax.solvers import Minimized as Minimized
