@@ -19,6 +19,10 @@ from probsoftmax.data import make_data as make_data
 from probsoftmax.fit import Fit as Fit
 from probsoftmax.fit import fit_map as fit_map
 from probsoftmax.fit import fit_mle as fit_mle
+from probsoftmax.inference import LikelihoodRatioTest as LikelihoodRatioTest
+from probsoftmax.inference import likelihood_ratio_test as likelihood_ratio_test
+from probsoftmax.inference import sandwich as sandwich
+from probsoftmax.inference import summarize as summarize
 from probsoftmax.information import cross_entropy as cross_entropy
 from probsoftmax.information import entropy as entropy
 from probsoftmax.information import kl_divergence as kl_divergence
@@ -60,6 +64,7 @@ from probsoftmax.solvers import Newton as Newton
 from probsoftmax.solvers import NewtonCG as NewtonCG
 from probsoftmax.solvers import Status as Status
 from probsoftmax.solvers import minimize as minimize
+from probsoftmax.summary import Summary as Summary
 from probsoftmax.validation import CrossValidation as CrossValidation
 from probsoftmax.validation import cross_validate as cross_validate
 from probsoftmax.validation import stratified_folds as stratified_folds

@@ -1,7 +1,7 @@
 r"""Directions along which the likelihood never falls, in NumPy: the margins they give, and a linear program over them.
 
-Coefficients are measured from those of class 0, on an orthonormal basis of what the features span. So neither units
-nor collinear columns are seen here, and two directions that differ move some score.
+Coefficients are measured from those of class 0, on an orthonormal basis of what the features and the bias span. So
+neither units nor collinear columns are seen here, and two directions that differ move some score.
 """
 
 from typing import NamedTuple
@@ -11,15 +11,19 @@ from jaxtyping import Bool, Float, Int
 
 
 class Basis(NamedTuple):
-    """Features on an orthonormal basis of their span, and the way back."""
+    """Features and a column of ones on an orthonormal basis of their span, and the way back."""
 
-    rows: Float[np.ndarray, "n r"]
-    """Orthonormal columns times the root of n."""
-    back: Float[np.ndarray, "d+1 r"]
-    """Coefficients of features scaled to [-1, 1], the bias last, are this times those of ``rows``."""
-    middle: Float[np.ndarray, " d"]
-    half: Float[np.ndarray, " d"]
-    """Half the range of each feature."""
+    rows: Float[np.ndarray, "n m"]
+    """Orthonormal columns times the root of n. Those behind the rank, which nothing spans, are 0."""
+    back: Float[np.ndarray, "m m"]
+    """Coefficients of the features, the bias last, are this times those of ``rows``."""
+    rank: int
+
+    @property
+    def spanned(self) -> "Basis":
+        """The part of the basis that the rows span."""
+        rows, back = self.rows[:, : self.rank], self.back[:, : self.rank]
+        return Basis(rows, back, self.rank)
 
 
 class Pairs(NamedTuple):
@@ -33,16 +37,22 @@ class Pairs(NamedTuple):
 
 
 def orthonormal(features: Float[np.ndarray, "n d"]) -> Basis:
-    """A basis of the columns of features and of ones, from their singular values."""
+    """A basis of all coefficients, from the singular values of scaled features; the bias is the last coefficient."""
     n, d = features.shape
     low, high = features.min(axis=0), features.max(axis=0)
     # The middle, for a constant column is exactly 0 after it; a mean would leave roundings, to be scaled up.
     middle = low / 2 + high / 2
     half = np.maximum(high - middle, middle - low)
-    scaled = (features - middle) / np.where(half > 0, half, 1)
-    u, size, v = np.linalg.svd(np.c_[scaled, np.ones(n)], full_matrices=False)
-    r = int(np.sum(size > size[0] * max(n, d + 1) * np.finfo(float).eps))
-    return Basis(u[:, :r] * np.sqrt(n), v[:r].T / size[:r] * np.sqrt(n), middle, half)
+    half = np.where(half > 0, half, 1)
+    x = np.c_[(features - middle) / half, np.ones(n)]
+    u, singular, v = np.linalg.svd(np.pad(x, ((0, max(0, d + 1 - n)), (0, 0))), full_matrices=False)
+    spanned = singular > singular[0] * max(n, d + 1) * np.finfo(float).eps
+    scaled = v.T * np.sqrt(n) / np.where(spanned, singular, singular[0])
+    # x' = (x - middle) / half: W = W' / half, b = b' - middle W.
+    weights = scaled[:-1] / half[:, None]
+    back = np.r_[weights, scaled[-1:] - middle[None, :] @ weights]
+    rows = np.where(spanned, u[:n] * np.sqrt(n), 0)
+    return Basis(rows, back, int(spanned.sum()))
 
 
 def all_pairs(labels: Float[np.ndarray, "n k"]) -> Pairs:

@@ -82,7 +82,7 @@ def separation(data: Data) -> Separation:
     """
     n, k = data.features.shape[0], data.num_classes
     present, features, labels, weights = _present(data)
-    basis = orthonormal(features)
+    basis = orthonormal(features).spanned
     pairs = all_pairs(labels)
     strict, delta = maximal_direction(basis.rows, pairs, k)
     separated = np.zeros((n, k), bool)
@@ -118,12 +118,10 @@ def _present(data):
 
 
 def _direction(basis: Basis, delta: Float[np.ndarray, "r k-1"]) -> Params:
-    """A direction in the units of the features, class-centred: x' = (x - middle) / half."""
-    r = len(delta)
-    scaled = basis.back @ np.c_[np.zeros(r), delta]
-    scaled = scaled - scaled.mean(axis=1, keepdims=True)
-    weights = scaled[:-1] / np.where(basis.half > 0, basis.half, 1)[:, None]
-    return Params(weights, scaled[-1] - basis.middle @ weights)
+    """A direction in the units of the features, class-centred."""
+    theta = basis.back @ np.c_[np.zeros(len(delta)), delta]
+    theta = theta - theta.mean(axis=1, keepdims=True)
+    return Params(theta[:-1], theta[-1])
 
 
 def _classes_apart(free: Float[np.ndarray, "r k-1 q"], k: int) -> Bool[np.ndarray, " k"]:
@@ -139,5 +137,5 @@ def _classes_apart(free: Float[np.ndarray, "r k-1 q"], k: int) -> Bool[np.ndarra
 
 def _features_that_move(basis: Basis, free: Float[np.ndarray, "r k-1 q"]) -> Bool[np.ndarray, " d"]:
     """The features with a coefficient that some free direction changes, but for roundings."""
-    size = np.abs(np.tensordot(basis.back, free, axes=1)).max(axis=(1, 2), initial=0)
-    return (size > TIE * np.abs(basis.back).sum(axis=1))[:-1]
+    moves = np.abs(np.tensordot(basis.back, free, axes=1)).max(axis=(1, 2), initial=0)
+    return (moves > TIE * np.abs(basis.back).sum(axis=1))[:-1]

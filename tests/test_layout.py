@@ -39,6 +39,8 @@ FLOORS = [
     "posterior",
     "predictive",
     "evidence",
+    "contrasts",
+    "summary",
     "inference",
     "calibration",
     "brier",
