@@ -11,7 +11,11 @@ likelihood, ``fit_map`` the product; every fit says how far, at most, it is from
 Array(True, dtype=bool)
 """
 
+from probsoftmax.brier import BrierDecomposition as BrierDecomposition
+from probsoftmax.brier import brier_decomposition as brier_decomposition
 from probsoftmax.calibration import brier_score as brier_score
+from probsoftmax.calibration import equal_mass_bins as equal_mass_bins
+from probsoftmax.calibration import equal_width_bins as equal_width_bins
 from probsoftmax.calibration import expected_calibration_error as expected_calibration_error
 from probsoftmax.calibration import reliability_curve as reliability_curve
 from probsoftmax.data import Data as Data
@@ -65,6 +69,8 @@ from probsoftmax.solvers import NewtonCG as NewtonCG
 from probsoftmax.solvers import Status as Status
 from probsoftmax.solvers import minimize as minimize
 from probsoftmax.summary import Summary as Summary
+from probsoftmax.temperature import TemperatureFit as TemperatureFit
+from probsoftmax.temperature import fit_temperature as fit_temperature
 from probsoftmax.validation import CrossValidation as CrossValidation
 from probsoftmax.validation import cross_validate as cross_validate
 from probsoftmax.validation import stratified_folds as stratified_folds
