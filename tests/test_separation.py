@@ -13,6 +13,7 @@ from problems import padded
 from test_separated import COMPLETE, LINE, NEWTON, OVERLAP, QUASI, SQUARE
 
 import probsoftmax as ps
+from probsoftmax.directions import all_pairs, margins, maximal_direction, orthonormal
 
 MORE = {
     "a declared class that is absent": (padded(LINE, [0, 1, 0, 1], 3), "quasi", -2.347486535121345545),
@@ -72,6 +73,23 @@ def test_fit_mle_agrees(name):
     wanted = ps.Status.CONVERGED if kind == "overlap" else ps.Status.SEPARATED
     assert fit.status == wanted
     assert -fit.objective <= ps.separation(problem.data()).supremum + 1e-13
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_program_alone_says_the_same(name):
+    """Clear cases are settled before it is asked."""
+    problem = EVERY[name][0]
+    present = problem.weights > 0
+    labels = problem.labels[present]
+    shares = labels if labels.ndim == 2 else np.eye(problem.num_classes)[labels]
+    rows, pairs = orthonormal(problem.features[present]).spanned.rows, all_pairs(shares)
+    strict, direction = maximal_direction(rows, pairs, problem.num_classes)
+    separated = np.zeros((len(problem.weights), problem.num_classes), bool)
+    separated[np.flatnonzero(present)[pairs.row[strict]], pairs.rival[strict]] = True
+    np.testing.assert_array_equal(separated, ps.separation(problem.data()).separated)
+    apart = margins(rows, pairs, direction)
+    np.testing.assert_allclose(apart[~strict], 0, atol=1e-12)
+    assert np.all(apart[strict] > 1 - 1e-12)
 
 
 def assert_proven(problem, found):
@@ -199,6 +217,17 @@ def test_a_small_margin_is_one(margin):
     assert apart.kind == "complete"
     astride = ps.separation(ps.make_data([[0.0], [1 + margin], [1.0], [2.0]], [0, 0, 1, 1]))
     assert astride.kind == "overlap"
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 0, 1]])
+def test_a_margin_that_float64_cannot_see_is_no_verdict(labels):
+    """Whichever way round, or refused: never the wrong verdict."""
+    x = [[0.0], [1.0], [1 + 1e-12], [2.0]]
+    try:
+        kind = ps.separation(ps.make_data(x, labels)).kind
+    except ArithmeticError:
+        return
+    assert kind == ("complete" if labels[1] == 0 else "overlap")
 
 
 def test_names_only_the_feature_that_runs_away():
