@@ -90,28 +90,18 @@ def climb(
         place, (value, p) = place + length * step, there
 
 
-def supremum_of_face(
-    rows: Float[np.ndarray, "n r"],
-    labels: Float[np.ndarray, "n k"],
-    weights: Float[np.ndarray, " n"],
-    choices: Bool[np.ndarray, "n k"],
-    coordinates: Float[np.ndarray, "r k-1 q"],
-) -> float:
-    """Maximum of the log-likelihood of :func:`climb`, with its arguments, in nats.
-
-    Raises:
-        ArithmeticError: there is none, or float64 cannot prove it.
+def top_of(path: Iterator[Iterate]) -> tuple[float, bool]:
+    """The maximum of the log-likelihood in nats, at most 0, and whether it is proven that there is one.
 
     >>> coin = np.ones((2, 1)), np.eye(2), np.ones(2), np.ones((2, 2), bool), np.ones((1, 1, 1))
-    >>> print(supremum_of_face(*coin))  # 2 log(1/2)
-    -1.3862944
+    >>> top, proven = top_of(climb(*coin))
+    >>> print(top, proven)  # 2 log(1/2)
+    -1.3862944 True
     """
-    path = list(climb(rows, labels, weights, choices, coordinates))
-    if not path or not path[-1].exists:
-        raise ArithmeticError(
-            "the classes are so nearly separated that float64 cannot prove whether the likelihood has a maximum"
-        )
-    return min(path[-1].value + path[-1].decrement, 0.0)
+    top = Iterate(np.zeros((0, 0)), -np.inf, 0.0, exists=False)
+    for at in path:
+        top = at
+    return min(top.value + top.decrement, 0.0), top.exists
 
 
 def _positive(matrix: Float[np.ndarray, "q q"], by: float) -> bool:

@@ -33,7 +33,7 @@ from probsoftmax.directions import (
     orthonormal,
     split_by_ties,
 )
-from probsoftmax.face import climb, supremum_of_face
+from probsoftmax.face import climb, top_of
 from probsoftmax.linear import Params
 
 CLEAR = 1e-9
@@ -62,6 +62,9 @@ class Separation(NamedTuple):
     """Features with a coefficient that is infinite, or that nothing determines once another is."""
     supremum: float
     """Supremum of the log-likelihood in nats: attained for overlap, 0 for complete separation."""
+    proven: bool
+    """Whether float64 proves that nothing more is separated. If not (labels apart by less than 1e-8 of the range of the
+    features, or label probabilities of next to nothing), the verdict is that of the program to its tolerances."""
 
 
 def separation(data: Data) -> Separation:
@@ -80,7 +83,7 @@ def separation(data: Data) -> Separation:
 
     Raises:
         ValueError: data that ``make_data`` would not have passed.
-        ArithmeticError: float64 can prove neither: labels are apart by less than about 1e-8 of the range of features.
+        ArithmeticError: the program could not be solved.
 
     References:
         Albert, Anderson (1984), On the existence of maximum likelihood estimates in logistic regression models.
@@ -101,7 +104,10 @@ def separation(data: Data) -> Separation:
     alone = separated.sum(axis=1) == k - 1 if strict.any() else np.zeros(n, bool)
     # A row's label can be told from all others or it cannot: then the likelihood stays below 1.
     kind = "overlap" if not strict.any() else "complete" if alone[present].all() else "quasi"
+    # Of nothing more to be separated there is one proof: the rest has a maximum.
     free, fixed = split_by_ties(basis.rows, pairs, ~strict, k)
+    face = climb(basis.rows, labels, weights, ~separated[present], fixed)
+    supremum, proven = top_of(face)
     return Separation(
         kind,
         _direction(basis, delta),
@@ -109,7 +115,8 @@ def separation(data: Data) -> Separation:
         alone,
         _classes_apart(free, k),
         _features_that_move(basis, free),
-        supremum_of_face(basis.rows, labels, weights, ~separated[present], fixed),
+        supremum,
+        proven,
     )
 
 

@@ -59,7 +59,7 @@ EVERY = (
 def test_a_constructed_set(name):
     problem, kind, supremum = EVERY[name]
     found = ps.separation(problem.data())
-    assert found.kind == kind
+    assert (found.kind, found.proven) == (kind, True)
     if supremum is None:
         supremum = -float(problems.optimum(problem._replace(precision=np.zeros(()))).objective)
     np.testing.assert_allclose(found.supremum, supremum, rtol=1e-12, atol=1e-13)
@@ -138,6 +138,7 @@ def test_nothing_more_could_be_separated(seed):
         for line in lines
     ]
     np.testing.assert_array_equal(found.separated, np.reshape(best, (n, k)) < -1e-6)
+    assert found.proven
     # The supremum from above a weak prior, in extended precision.
     weak = problems.optimum(problems.problem(x, y, k, precision=1e-11))
     params = ps.Params(weak.weights, weak.bias)
@@ -150,7 +151,7 @@ def test_a_separable_data_set(name, kind, request):
     features, labels = request.getfixturevalue(name)
     data = ps.make_data(features, labels)
     found = ps.separation(data)
-    assert (found.kind, found.supremum) == (kind, 0)
+    assert (found.kind, found.supremum, found.proven) == (kind, 0, True)
     scores = ps.logits(found.direction, data.features)
     rival = np.where(np.arange(data.num_classes) == labels[:, None], -np.inf, scores).max(axis=1)
     assert np.min(np.take_along_axis(scores, labels[:, None], 1)[:, 0] - rival) > 0.99
@@ -220,14 +221,17 @@ def test_a_small_margin_is_one(margin):
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 0, 1]])
-def test_a_margin_that_float64_cannot_see_is_no_verdict(labels):
-    """Whichever way round, or refused: never the wrong verdict."""
-    x = [[0.0], [1.0], [1 + 1e-12], [2.0]]
-    try:
-        kind = ps.separation(ps.make_data(x, labels)).kind
-    except ArithmeticError:
-        return
-    assert kind == ("complete" if labels[1] == 0 else "overlap")
+def test_a_margin_that_float64_cannot_see_is_never_proven_away(labels):
+    found = ps.separation(ps.make_data([[0.0], [1.0], [1 + 1e-12], [2.0]], labels))
+    assert not found.proven or found.kind == ("complete" if labels[1] == 0 else "overlap")
+
+
+def test_a_share_of_next_to_nothing_is_a_label_still():
+    """Every class has some of every row, so there is a maximum; its curvature is below float64's roundings."""
+    share = 1e-30
+    found = ps.separation(ps.make_data(LINE, [[1, share], [1, share], [share, 1], [share, 1]]))
+    assert (found.kind, found.proven) == ("overlap", False)
+    assert -1e-10 < found.supremum <= 0
 
 
 def test_names_only_the_feature_that_runs_away():
