@@ -180,14 +180,12 @@ def likelihood_ratio_test(full: Summary, restricted: Summary) -> LikelihoodRatio
         Wilks (1938), The large-sample distribution of the likelihood ratio for testing composite hypotheses.
 
     >>> from probsoftmax.data import make_data
-    >>> from probsoftmax.fit import fit_mle
-    >>> def fitted(columns, names):
-    ...     data = make_data(columns, ["no", "yes", "no", "yes"])
-    ...     return summarize(fit_mle(data).params, data, feature_names=names)
-    >>> dose = fitted([[0.0], [1.0], [2.0], [3.0]], ["dose"])
-    >>> both = fitted([[0.0, 0.0], [1.0, 1.0], [2.0, 1.0], [3.0, 0.0]], ["dose", "sex"])
-    >>> likelihood_ratio_test(both, dose).degrees_of_freedom
-    1
+    >>> labels = [0, 1, 1, 0, 0, 1]
+    >>> data = make_data([[0.0], [0.0], [0.0], [1.0], [1.0], [1.0]], labels)
+    >>> full = summarize(Params(np.array([[0, -2 * np.log(2)]]), np.array([0, np.log(2)])), data)
+    >>> half = summarize(Params(np.zeros((0, 2)), np.zeros(2)), make_data(np.zeros((6, 0)), labels))
+    >>> print(likelihood_ratio_test(full, half).statistic)  # odds of 1 : 2 and 2 : 1, or 1 : 1
+    0.6795961
     """
     if full.has_prior or restricted.has_prior:
         raise ValueError(
