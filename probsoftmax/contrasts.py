@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from probsoftmax.checks import refuse_first
 from probsoftmax.curvature import hessian_of_scores
 from probsoftmax.data import Data
 from probsoftmax.directions import Basis, orthonormal
@@ -42,6 +43,8 @@ class Contrasts(NamedTuple):
     """The negative log-likelihood."""
     totals: Float[np.ndarray, " k"]
     """Weight of each class."""
+    measured: float
+    r"""The trace of :math:`(I + R)^{-1} I`: how many contrasts the data determine, rather than the prior."""
 
 
 def contrasts(
@@ -58,7 +61,9 @@ def contrasts(
     """
     k, weights = data.num_classes, np.asarray(data.weights, float)
     others, present = np.delete(np.arange(k), reference), weights != 0
-    basis = orthonormal(np.asarray(data.features, float)[present])
+    features = np.asarray(data.features, float)[present]
+    refuse_first(~np.isfinite(features), features, "data.features", "a finite number")
+    basis = orthonormal(features)
     rows = np.zeros((len(weights), len(basis.back)))
     rows[present] = basis.rows
     # Whatever the precision of the session: a digit of a standard error costs two of the information.
@@ -67,12 +72,15 @@ def contrasts(
         derivatives = _derivatives(wide, _in_float64(data), _float64(rows))
         scores, loss, residual, totals, information = (np.asarray(x) for x in derivatives)
         curvature, slope, flat_slope = _prior_of_contrasts(wide, prior, others, basis)
+    if not np.isfinite(loss):
+        raise ValueError(f"params: expected a finite likelihood of known labels, got {-loss}")
     _refuse_absent_classes(totals, data, prior)
     if prior is None:
         _refuse_collinear(basis, names)
         _refuse_recession(scores, data)
-    information = information[others][:, :, others] + curvature
-    inverse = _inverse_root(information.reshape(2 * (len(others) * len(basis.back),)))
+    size = len(others) * len(basis.back)
+    information = information[others][:, :, others].reshape(size, size)
+    inverse = _inverse_root(information + curvature.reshape(size, size))
     slope = slope + rows.T @ residual[:, others]
     step = inverse @ slope.T.reshape(-1)
     if prior is None:
@@ -83,7 +91,8 @@ def contrasts(
     # (I x B) L^-T, in the order of class and feature.
     root = np.einsum("fa,qja->jfq", basis.back, inverse.reshape(len(inverse), len(others), -1))
     each = each.reshape(len(rows), -1) @ inverse.T
-    return Contrasts(root.reshape(inverse.shape), each, float(loss), totals)
+    measured = float(np.sum((inverse @ information) * inverse))
+    return Contrasts(root.reshape(size, size), each, float(loss), totals, measured)
 
 
 @jax.jit

@@ -145,6 +145,7 @@ def summarize(
         classes=tuple(classes[j] for j in others),
         reference=classes[reference],
         level=level,
+        effective_parameters=at.measured,
         has_prior=prior is not None,
     )
 

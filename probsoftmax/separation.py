@@ -70,9 +70,10 @@ class Separation(NamedTuple):
 def separation(data: Data) -> Separation:
     r"""Whether a finite maximum-likelihood estimate exists, by linear programming; if not, why not.
 
-    It runs on the host, in float64 (NumPy, and HiGHS by way of SciPy), and cannot be traced. The program that decides
-    close cases has a constraint for every row and class: 10,000 of them take a minute. ``fit_mle`` says ``SEPARATED``
-    at any size. Units do not matter, nor do collinear or constant features.
+    It runs on the host, in float64 (NumPy, and HiGHS by way of SciPy), and cannot be traced. It is meant for a few
+    thousand coefficients at most; the program, which decides close cases, has a constraint for every row and class,
+    and 10,000 of them take a minute. ``fit_mle`` says ``SEPARATED`` at any size. Units do not matter, nor do collinear
+    or constant features.
 
     Args:
         data: n examples. Rows of weight 0 are as if absent. A row of label probabilities is one row of each class that
@@ -162,8 +163,7 @@ def _classes_apart(free: Float[np.ndarray, "r k-1 q"], k: int) -> Bool[np.ndarra
     if free.shape[2] == 0:
         return np.zeros(k, bool)
     moves = np.concatenate([np.zeros((free.shape[0], 1, free.shape[2])), free], axis=1)
-    difference = np.abs(moves[:, :, None] - moves[:, None, :]).max(axis=(0, 3))
-    together = difference < TIE
+    together = np.array([np.abs(moves - moves[:, [j]]).max(axis=(0, 2)) < TIE for j in range(k)])
     sizes = together.sum(axis=1)
     return ~together[np.argmax(sizes)] if sizes.max() > 1 else np.ones(k, bool)
 

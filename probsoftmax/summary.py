@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Summary:
     """Estimates against a reference class, how sure they are, and how well the model fits. NumPy arrays, float64.
 
@@ -38,6 +38,9 @@ class Summary:
     """Name of the reference class."""
     level: float
     """Of the intervals."""
+    effective_parameters: float
+    """How many of the parameters the data determine: all of them without a prior, with one the trace of the posterior
+    covariance times the information."""
     has_prior: bool
     """Whether these are the moments of a posterior."""
 
@@ -137,6 +140,8 @@ class Summary:
             lines.append("")
         return "\n".join([*lines, *self._foot()])
 
+    __repr__ = __str__
+
     def _columns(self) -> dict[str, np.ndarray]:
         tail = (1 - self.level) / 2
         ends = {f"{tail:.4g}": self.intervals[..., 0], f"{1 - tail:.4g}": self.intervals[..., 1]}
@@ -156,7 +161,9 @@ class Summary:
         }
         nulls = {"reference": f"{self.reference}", "null": f"{self.null_log_likelihood:.4f}"}
         rows = [counts, fits, nulls]
-        if not self.has_prior:
+        if self.has_prior:
+            rows.append({"effective": f"{self.effective_parameters:.4f}"})
+        else:
             df, ratio = self.degrees_of_freedom, self.likelihood_ratio
             rows.append(
                 {"McFadden's R²": f"{self.mcfadden_r2:.4f}", f"LR chi²({df})": f"{ratio:.4f}"}

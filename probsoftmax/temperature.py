@@ -96,9 +96,11 @@ def _fit(rows: Rows) -> TemperatureFit:
     step = (slope - jax.lax.stop_gradient(slope)) / jax.lax.stop_gradient(curvature)
     beta = beta - jnp.where(inside, step, 0)
     objective = jnp.sum(rows.weights * logsumexp(_times(beta, away), axis=1))
-    gap = total * found.gap
+    # f is convex: f - min f <= |f'| (high - low).
+    width = jnp.where(found.place > 0, found.high - found.low, 0)
+    gap = jnp.abs(jax.lax.stop_gradient(slope)) * width / scale
+    close = gap <= 64 * eps * (1 + found.high) * total
     gap = jnp.where(flat, 0, jnp.where(ordered, objective - _infimum(held), gap))
-    close = found.gap <= 64 * eps * (1 + found.high)
     stopped = jnp.where(close, Status.CONVERGED, Status.PRECISION_FLOOR)
     status = jnp.where(found.done, stopped, Status.MAX_STEPS)
     status = jnp.where(flat, Status.CONVERGED, jnp.where(ordered, Status.SEPARATED, status))
@@ -116,16 +118,12 @@ class _Search(NamedTuple):
     high: Float[Array, ""]
     """f' >= 0 here."""
     step: Float[Array, ""]
-    gap: Float[Array, ""]
     steps: Int[Array, ""]
     done: Bool[Array, ""]
 
 
 def _search(away: Float[Array, "n k"], weights: Float[Array, " n"]) -> _Search:
-    r"""The root of f' at or above 0, by Newton's method inside an interval that encloses it.
-
-    f is convex, so :math:`f(\beta) - \min f \le |f'(\beta)| (high - low)`.
-    """
+    """The root of f' at or above 0, by Newton's method inside an interval that encloses it."""
     zero = jnp.zeros((), away.dtype)
     eps = jnp.finfo(away.dtype).eps
 
@@ -146,18 +144,11 @@ def _search(away: Float[Array, "n k"], weights: Float[Array, " n"]) -> _Search:
         # Nothing is left of the step, or of f' but roundings; or the best place is 0.
         done = (jnp.abs(step) <= 2 * eps * there) | (jnp.abs(slope) <= 2 * eps * size)
         done |= (high == 0) | jnp.isnan(slope)
-        gap = jnp.abs(slope) * jnp.where(high == 0, 0, high - low)
-        return _Search(jnp.where(done, at.place, there), low, high, step, gap, at.steps + 1, done)
+        place = jnp.where(done, at.place, there)
+        return _Search(place, low, high, step, at.steps + 1, done)
 
-    start = _Search(
-        zero,
-        zero,
-        zero + jnp.inf,
-        zero + jnp.inf,
-        zero + jnp.inf,
-        jnp.int32(0),
-        jnp.zeros((), bool),
-    )
+    far = zero + jnp.inf
+    start = _Search(zero, zero, far, far, jnp.int32(0), jnp.zeros((), bool))
     return jax.lax.while_loop(lambda at: ~at.done & (at.steps < STEPS), move, start)
 
 

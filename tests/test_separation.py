@@ -171,6 +171,9 @@ def test_iris(iris):
     np.testing.assert_allclose(found.supremum, -float(problems.optimum(two).objective), rtol=1e-12)
     np.testing.assert_array_equal(found.rows, labels == 0)
     np.testing.assert_array_equal(found.classes, [True, False, False])
+    # The two keep their distance along the direction.
+    scores = features @ found.direction.weights + found.direction.bias
+    np.testing.assert_allclose(scores[50:, 1] - scores[50:, 2], 0, atol=1e-13)
     assert ps.fit_mle(data).status == ps.Status.SEPARATED
 
 

@@ -107,6 +107,24 @@ def test_weights_are_rows_and_label_probabilities_are_weights():
     np.testing.assert_allclose(FIT(z[:15], soft).objective, expected.objective, rtol=1e-12)
 
 
+def test_a_doubt_in_one_row_in_closed_form():
+    """Nine parts to one: the log odds are those of the label."""
+    found = FIT(np.array([[2.0, 0.0]]), np.array([[0.9, 0.1]]))
+    np.testing.assert_allclose(found.temperature, 2 / np.log(9), rtol=1e-14)
+    assert found.status == ps.Status.CONVERGED
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5])
+def test_the_gap_is_a_bound_wherever_the_search_stops(steps, monkeypatch):
+    monkeypatch.setattr("probsoftmax.temperature.STEPS", steps)
+    z, y = some_scores(n=60 + steps)  # a shape of its own: a trace of its own
+    least = loss(scipy.optimize.brentq(slope, 1e-3, 9, args=(z, y, 1), xtol=1e-15), z, y, 1)
+    found = ps.fit_temperature(z, y)
+    excess = loss(float(found.inverse_temperature), z, y, 1) - least
+    assert found.status == ps.Status.MAX_STEPS
+    assert 1e-13 < excess <= found.gap
+
+
 def test_labels_that_all_come_first_are_separated():
     z, _ = some_scores()
     found = FIT(z, np.argmax(z, axis=1))
