@@ -11,7 +11,11 @@ likelihood, ``fit_map`` the product; every fit says how far, at most, it is from
 Array(True, dtype=bool)
 """
 
+from probsoftmax.brier import BrierDecomposition as BrierDecomposition
+from probsoftmax.brier import brier_decomposition as brier_decomposition
 from probsoftmax.calibration import brier_score as brier_score
+from probsoftmax.calibration import equal_mass_bins as equal_mass_bins
+from probsoftmax.calibration import equal_width_bins as equal_width_bins
 from probsoftmax.calibration import expected_calibration_error as expected_calibration_error
 from probsoftmax.calibration import reliability_curve as reliability_curve
 from probsoftmax.data import Data as Data
@@ -19,6 +23,10 @@ from probsoftmax.data import make_data as make_data
 from probsoftmax.fit import Fit as Fit
 from probsoftmax.fit import fit_map as fit_map
 from probsoftmax.fit import fit_mle as fit_mle
+from probsoftmax.inference import LikelihoodRatioTest as LikelihoodRatioTest
+from probsoftmax.inference import likelihood_ratio_test as likelihood_ratio_test
+from probsoftmax.inference import sandwich as sandwich
+from probsoftmax.inference import summarize as summarize
 from probsoftmax.information import cross_entropy as cross_entropy
 from probsoftmax.information import entropy as entropy
 from probsoftmax.information import kl_divergence as kl_divergence
@@ -51,6 +59,8 @@ from probsoftmax.prior import log_prior as log_prior
 from probsoftmax.prior import precision_from_glmnet as precision_from_glmnet
 from probsoftmax.prior import precision_from_sklearn as precision_from_sklearn
 from probsoftmax.prior import precision_from_weight_decay as precision_from_weight_decay
+from probsoftmax.separation import Separation as Separation
+from probsoftmax.separation import separation as separation
 from probsoftmax.solvers import LBFGS as LBFGS
 from probsoftmax.solvers import FirstOrder as FirstOrder
 from probsoftmax.solvers import Minimized as Minimized
@@ -58,6 +68,9 @@ from probsoftmax.solvers import Newton as Newton
 from probsoftmax.solvers import NewtonCG as NewtonCG
 from probsoftmax.solvers import Status as Status
 from probsoftmax.solvers import minimize as minimize
+from probsoftmax.summary import Summary as Summary
+from probsoftmax.temperature import TemperatureFit as TemperatureFit
+from probsoftmax.temperature import fit_temperature as fit_temperature
 from probsoftmax.validation import CrossValidation as CrossValidation
 from probsoftmax.validation import cross_validate as cross_validate
 from probsoftmax.validation import stratified_folds as stratified_folds

@@ -121,7 +121,7 @@ def reliability_curve(
     >>> print(curve.confidence, curve.accuracy, curve.weight)
     [nan 0.8] [      nan 0.6666667] [0. 3.]
     """
-    rows = _rows(probabilities, labels, weights)
+    rows = weighted_rows("probabilities", probabilities, labels, weights)
     return reliability_of_events(*_predicted(rows), rows.weights, num_bins, binning)
 
 
@@ -186,7 +186,7 @@ def expected_calibration_error(
     >>> print(expected_calibration_error(jnp.array([[0.9, 0.1], [0.8, 0.2]]), jnp.array([0, 1])))
     0.45
     """
-    rows = _rows(probabilities, labels, weights)
+    rows = weighted_rows("probabilities", probabilities, labels, weights)
     promised, came, weight = _bin_sums(*_predicted(rows), rows.weights, num_bins, binning)
     # s(B) |acc(B) - conf(B)| without the division by s(B): an empty bin is 0 and needs no exception.
     return jnp.sum(jnp.abs(came - promised)) / jnp.sum(weight)
@@ -223,27 +223,30 @@ def brier_score(
     >>> print(brier_score(jnp.array([[0.75, 0.25]]), jnp.array([1])))
     1.125
     """
-    p, y, s = _rows(probabilities, labels, weights)
+    p, y, s = weighted_rows("probabilities", probabilities, labels, weights)
     # |p - e_j|^2 = |p|^2 - 2 p_j + 1 would cancel; (1 - p_j)^2 + sum over the others of p_l^2 does not.
     squares = jnp.sum(y * (1 - p) ** 2 + (jnp.sum(y, axis=1, keepdims=True) - y) * p**2, axis=1)
     return jnp.sum(s * squares) / jnp.sum(s)
 
 
-class _Rows(NamedTuple):
-    """Probabilities, label probabilities and weights, with the rows that do not count blanked."""
+class Rows(NamedTuple):
+    """Probabilities or scores, label probabilities and weights, with the rows that do not count blanked."""
 
-    probabilities: Float[Array, "n k"]
+    values: Float[Array, "n k"]
     labels: Float[Array, "n k"]
     weights: Float[Array, " n"]
 
 
-def _rows(probabilities, labels, weights) -> _Rows:
-    check_floating("probabilities", probabilities)
-    check_shape("probabilities", probabilities, (None, None), "(examples, classes)")
-    p = jnp.asarray(probabilities)
+def weighted_rows(
+    name: str, values: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
+) -> Rows:
+    """Arguments, checked, as rows of label probabilities."""
+    check_floating(name, values)
+    check_shape(name, values, (None, None), "(examples, classes)")
+    p = jnp.asarray(values)
     n, k = p.shape
     if jnp.ndim(labels) == 1:
-        check_shape("labels", labels, (n,), "(one for each row of probabilities)")
+        check_shape("labels", labels, (n,), f"(one for each row of {name})")
         check_integer("labels", labels)
         y = jnp.asarray(labels)
         # one_hot gives a row of zeros to a label that is no class; a wrong finite number would follow.
@@ -253,18 +256,18 @@ def _rows(probabilities, labels, weights) -> _Rows:
         check_shape("labels", labels, (n, k), "(classes (n,), or probabilities like these)")
         y = jnp.asarray(labels, p.dtype)
     if weights is None:
-        return _Rows(p, y, jnp.ones(n, p.dtype))
-    check_shape("weights", weights, (n,), "(one for each row of probabilities)")
+        return Rows(p, y, jnp.ones(n, p.dtype))
+    check_shape("weights", weights, (n,), f"(one for each row of {name})")
     s = jnp.asarray(weights, p.dtype)
     counts = (s != 0)[:, None]
-    return _Rows(jnp.where(counts, p, 0), jnp.where(counts, y, 0), s)
+    return Rows(jnp.where(counts, p, 0), jnp.where(counts, y, 0), s)
 
 
-def _predicted(rows: _Rows) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+def _predicted(rows: Rows) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """How sure the classifier is of the class it predicts, and whether it is right."""
-    predicted = jnp.argmax(rows.probabilities, axis=1)[:, None]
+    predicted = jnp.argmax(rows.values, axis=1)[:, None]
     right = jnp.take_along_axis(rows.labels, predicted, axis=1)[:, 0]
-    return jnp.max(rows.probabilities, axis=1), right
+    return jnp.max(rows.values, axis=1), right
 
 
 def _bin_sums(probability, happened, weights, num_bins, binning):

@@ -11,6 +11,7 @@ import scipy.special
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
+import probsoftmax as ps
 from probsoftmax.calibration import (
     brier_score,
     equal_mass_bins,
@@ -26,6 +27,7 @@ SCORES = [
     jax.jit(brier_score),
     jax.jit(expected_calibration_error),
     jax.jit(partial(reliability_curve, binning=equal_mass_bins)),
+    jax.jit(partial(ps.brier_decomposition, binning=equal_mass_bins, num_bins=9)),
 ]
 
 
@@ -148,7 +150,7 @@ def test_ties_share_a_bin_and_leave_others_empty():
     np.testing.assert_array_equal(np.isnan(curve.accuracy), empty)
 
 
-@pytest.mark.parametrize("score", SCORES, ids=["brier", "ece", "curve"])
+@pytest.mark.parametrize("score", SCORES, ids=["brier", "ece", "curve", "parts"])
 class TestEveryScore:
     def test_does_not_depend_on_the_order_of_the_rows(self, score):
         p, y, s = some_rows()
@@ -254,3 +256,68 @@ def test_a_curve_has_a_bin():
     p, y, _ = some_rows(n=3)
     with pytest.raises(ValueError, match="num_bins: expected at least 1, got 0"):
         reliability_curve(p, y, num_bins=0)
+
+
+DECOMPOSITIONS = [
+    jax.jit(partial(ps.brier_decomposition, binning=binning, num_bins=9)) for binning in BINNINGS
+]
+
+
+@pytest.mark.parametrize("binning", range(2))
+def test_the_parts_of_a_brier_score_add_up_to_it(binning):
+    p, y, s = some_rows()
+    parts = DECOMPOSITIONS[binning](p, y, weights=s)
+    np.testing.assert_allclose(parts.score, SCORES[0](p, y, weights=s), rtol=1e-12)
+    frequency = np.bincount(y, s) / s.sum()
+    np.testing.assert_allclose(parts.uncertainty, 1 - np.sum(frequency**2), rtol=1e-12)
+    assert min(parts.reliability, parts.resolution) > 0
+
+
+def test_the_parts_of_a_brier_score_are_what_a_loop_says():
+    p, y, s = some_rows()
+    reliability = resolution = within = 0.0
+    for j in range(4):
+        bins = np.clip(np.ceil(9 * p[:, j]).astype(int) - 1, 0, 8)
+        happened = (y == j).astype(float)
+        share = np.average(happened, weights=s)
+        for b in range(9):
+            here = (bins == b) & (s > 0)
+            if here.any():
+                promised = np.average(p[here, j], weights=s[here])
+                came = np.average(happened[here], weights=s[here])
+                reliability += s[here].sum() * (promised - came) ** 2
+                resolution += s[here].sum() * (came - share) ** 2
+                left = (p[here, j] - happened[here]) ** 2 - (promised - happened[here]) ** 2
+                within += s[here] @ left
+    parts = DECOMPOSITIONS[0](p, y, weights=s)
+    np.testing.assert_allclose(parts.reliability, reliability / s.sum(), rtol=1e-12)
+    np.testing.assert_allclose(parts.resolution, resolution / s.sum(), rtol=1e-12)
+    np.testing.assert_allclose(parts.within_bins, within / s.sum(), rtol=1e-10, atol=1e-14)
+
+
+def test_the_parts_of_a_brier_score_for_few_distinct_probabilities():
+    """Murphy's: where a bin has one probability only, three parts are all."""
+    p = np.repeat([[0.8, 0.2], [0.3, 0.7]], [4, 6], axis=0)
+    y = np.array([0, 0, 0, 1, 1, 1, 1, 0, 0, 1])
+    parts = ps.brier_decomposition(p, y)
+    # In each of the two classes: 4 rows at 0.8 of which 3 came, 6 at 0.3 of which 2 did.
+    np.testing.assert_allclose(parts.reliability, 2 * (4 * 0.05**2 + 6 / 30**2) / 10, rtol=1e-13)
+    np.testing.assert_allclose(
+        parts.resolution, 2 * (4 * 0.25**2 + 6 * (1 / 3 - 0.5) ** 2) / 10, rtol=1e-13
+    )
+    np.testing.assert_allclose(parts.uncertainty, 0.5, rtol=1e-13)
+    np.testing.assert_allclose(parts.within_bins, 0, atol=1e-15)
+
+
+def test_a_constant_forecast_resolves_nothing():
+    y = some_rows()[1]
+    frequency = np.bincount(y) / 300
+    parts = DECOMPOSITIONS[0](np.tile(frequency, (300, 1)), y, weights=np.ones(300))
+    np.testing.assert_allclose(parts.score, parts.uncertainty, rtol=1e-12)
+    np.testing.assert_allclose([parts.reliability, parts.resolution], 0, atol=1e-15)
+
+
+def test_a_decomposition_has_a_bin():
+    p, y, _ = some_rows(n=3)
+    with pytest.raises(ValueError, match="num_bins: expected at least 1, got 0"):
+        ps.brier_decomposition(p, y, num_bins=0)
