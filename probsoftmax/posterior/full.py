@@ -126,9 +126,9 @@ def _laplace(
     white = jnp.matmul(inverse, mode.slope.reshape(-1), precision=HIGHEST)
     trouble = trouble_of(mode, 0.5 * jnp.sum(white * white), singular)
     valid = trouble == 0
-    log_determinant = jnp.where(
-        valid, log_determinant_on_centred(mode, matrix, root, lower), jnp.nan
-    )
+    whole = log_determinant_of_root(root, lower)
+    log_determinant = log_determinant_on_centred(mode, matrix, whole)
+    log_determinant = jnp.where(valid, log_determinant, jnp.nan)
     inverse = jnp.where(valid, inverse, jnp.nan)
     return FullPosterior(params, mode.coordinates, inverse, log_determinant), trouble
 
@@ -150,13 +150,25 @@ def factorise_exactly(
     return root, lower, ~jnp.all(jnp.diagonal(lower) ** 2 > noise)
 
 
-def log_determinant_on_centred(
-    mode: Mode, matrix: Float[Array, "km km"], root: Float[Array, " km"], lower: Float[Array, "km km"]
+def log_determinant_of_root(
+    root: Float[Array, " m"], lower: Float[Array, "m m"]
 ) -> Float[Array, ""]:
-    """Log-determinant of the Hessian, in the caller's units, on the space that the posterior lives on."""
-    k, m = mode.problem.shape
-    whole = 2 * (jnp.sum(jnp.log(jnp.diagonal(lower))) - jnp.sum(jnp.log(root)))
-    return whole - _log_ridge(mode, matrix) - 2 * log_volume(mode.coordinates, k)
+    """Log-determinant of M from D M D = L L^T."""
+    return 2 * (jnp.sum(jnp.log(jnp.diagonal(lower))) - jnp.sum(jnp.log(root)))
+
+
+def log_determinant_on_centred(
+    mode: Mode, matrix: Float[Array, "km km"], whole: Float[Array, ""]
+) -> Float[Array, ""]:
+    """That of the Hessian, in the caller's units, on the space that the posterior lives on.
+
+    Args:
+        mode: the mode.
+        matrix: ``dense_hessian`` at it.
+        whole: its log-determinant.
+    """
+    ridge = _log_ridge(mode, matrix)
+    return whole - ridge - 2 * log_volume(mode.coordinates, mode.problem.shape[0])
 
 
 def _log_ridge(mode: Mode, matrix: Float[Array, "km km"]) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -131,17 +131,7 @@ def _laplace(
 ) -> tuple[KroneckerPosterior, Int[Array, ""]]:
     params, mode = find_mode(params, data, prior)
     found = kronecker_axes(mode)
-    along = _times(found.classes.T, _times(mode.slope / found.measure[None, :], found.axes))
-    curved = ~found.null
-    safe = jnp.where(curved, found.precision, 1)
-    decrement = 0.5 * jnp.sum(jnp.where(curved, along * along / safe, 0))
-    # Without curvature: nothing from the prior, and from the data what rounding leaves.
-    noise = 10 * jnp.finfo(safe.dtype).eps * jnp.max(found.precision, axis=1, keepdims=True)
-    singular = jnp.any(curved & ~(found.precision > jnp.where(found.penalised, 0, noise)))
-    trouble = trouble_of(mode, decrement, singular)
-    flat = mode.coordinates.flat
-    partly = jnp.any(flat[:-1]) & ~jnp.all(flat)
-    trouble = jnp.where(partly & (trouble == 0), Trouble.PARTLY_FLAT, trouble)
+    trouble, _ = trouble_along(mode, found)
     valid = trouble == 0
     posterior = KroneckerPosterior(
         params,
@@ -162,10 +152,10 @@ class KroneckerAxes(NamedTuple):
     axes: Float[Array, "m m"]
     measure: Float[Array, " m"]
     precision: Float[Array, "k m"]
-    penalised: Array
-    """``(k, m)``: where the prior has a part in the precision."""
-    null: Array
-    """``(k, m)``: shifts of all classes along which nothing changes."""
+    penalised: Bool[Array, "k m"]
+    """Where the prior has a part in the precision."""
+    null: Bool[Array, "k m"]
+    """Shifts of all classes along which nothing changes."""
 
 
 def kronecker_axes(mode: Mode) -> KroneckerAxes:
@@ -191,8 +181,7 @@ def kronecker_axes(mode: Mode) -> KroneckerAxes:
     # A flat bias is an axis of its own: the features are centred by the same weights, so only rounding is dropped.
     bias = jnp.arange(m) == m - 1
     apart = flat[-1] & (bias[:, None] != bias[None, :])
-    squares, axes = jnp.linalg.eigh(jnp.where(apart, 0, gram))
-    del squares
+    axes = jnp.linalg.eigh(jnp.where(apart, 0, gram))[1]
 
     along = jnp.matmul(rows, axes, precision=HIGHEST) ** 2
     curvature = _curvature_along(p, classes) * problem.weights[None, :]
@@ -222,6 +211,21 @@ def _curvature_along(p: Float[Array, "k n"], classes: Float[Array, "k k"]) -> Fl
     first = _times(classes.T, others)
     second = _times((classes**2).T, others) - 2 * own * first + q * own * own
     return jnp.maximum(second - (first - q * own) ** 2, 0)
+
+
+def trouble_along(mode: Mode, found: KroneckerAxes) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """Why there is no posterior, or none; and half the squared Newton decrement, in these axes."""
+    along = _times(found.classes.T, _times(mode.slope / found.measure[None, :], found.axes))
+    safe = jnp.where(found.null, 1, found.precision)
+    decrement = 0.5 * jnp.sum(jnp.where(found.null, 0, along * along / safe))
+    # Without curvature: nothing from the prior, and from the data what rounding leaves.
+    noise = 10 * jnp.finfo(safe.dtype).eps * jnp.max(found.precision, axis=1, keepdims=True)
+    least = jnp.where(found.penalised, 0, noise)
+    singular = jnp.any(~found.null & ~(found.precision > least))
+    trouble = trouble_of(mode, decrement, singular)
+    flat = mode.coordinates.flat
+    partly = jnp.any(flat[:-1]) & ~jnp.all(flat)
+    return jnp.where(partly & (trouble == 0), Trouble.PARTLY_FLAT, trouble), decrement
 
 
 def log_determinant_along(mode: Mode, found: KroneckerAxes) -> Float[Array, ""]:
