@@ -95,7 +95,7 @@ def _log_odds(
 def predictive_monte_carlo(
     posterior: Posterior, features: Float[Array, "n d"], key: PRNGKeyArray, num_samples: int
 ) -> Float[Array, "n k"]:
-    r"""Class probabilities averaged over samples of the posterior, :math:`\tfrac1S \sum_s \mathrm{softmax}(X W_s + b_s)`.
+    r"""Class probabilities averaged over samples, :math:`\tfrac1S \sum_s \mathrm{softmax}(X W_s + b_s)`.
 
     Unbiased for the average over the Gaussian; an entry p is off by at most :math:`\sqrt{p (1 - p) / S}`, one standard
     error. All rows see the same samples.

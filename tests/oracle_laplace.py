@@ -12,7 +12,9 @@ Real = np.longdouble
 
 
 class Laplace(NamedTuple):
-    basis: np.ndarray  # (m k, r): orthonormal, of the coefficients that are class-centred where the prior is flat
+    basis: (
+        np.ndarray
+    )  # (m k, r): orthonormal, of the coefficients that are class-centred where the prior is flat
     precision: np.ndarray  # (r, r)
     covariance: np.ndarray  # (d + 1, k, d + 1, k)
     log_determinant: float
@@ -23,7 +25,7 @@ def hessian(params, features, weights, precision, bias_precision):
     features, weights = np.asarray(features), np.asarray(weights, Real)
     x = np.concatenate([features, np.ones((len(features), 1))], axis=1).astype(Real)
     theta = np.concatenate([params.weights, np.asarray(params.bias)[None, :]]).astype(Real)
-    (n, m), k = x.shape, theta.shape[1]
+    m, k = theta.shape
     scores = x @ theta
     p = np.exp(scores - scores.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)

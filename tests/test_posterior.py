@@ -72,7 +72,9 @@ def test_the_full_posterior_is_the_inverse_hessian_on_what_is_determined(data, p
     expected_scores = covariance_of_scores(expected.covariance, data.features)
     np.testing.assert_allclose(found, expected_scores, rtol=RTOL, atol=RTOL)
     # At another point, whose biases need not be centred: those of the space alone count.
-    other = jax.tree.map(lambda part: part + jnp.sin(jnp.arange(part.size)).reshape(part.shape), params)
+    other = jax.tree.map(
+        lambda part: part + jnp.sin(jnp.arange(part.size)).reshape(part.shape), params
+    )
     move = expected.basis.T @ (coefficients_of(other) - coefficients_of(params)).reshape(-1)
     density = -0.5 * (
         len(move) * np.log(2 * np.pi) - expected.log_determinant + move @ expected.precision @ move
@@ -172,13 +174,13 @@ def test_kronecker_is_exact_where_the_rows_agree(data, rows, prior):
             np.testing.assert_allclose(one, other, rtol=RTOL, atol=RTOL * np.max(other))
 
 
-def test_kronecker_is_exact_for_two_classes_and_twice_as_sure_as_the_diagonal():
+def test_kronecker_is_exact_for_two_classes():
     data = some_rows(2)
     prior = ps.GaussianPrior(0.5)
     params = ps.fit_map(data, prior).params
     exact, found = (kind(params, data, prior) for kind in (ps.laplace, ps.laplace_kronecker))
     np.testing.assert_allclose(found.log_determinant, exact.log_determinant, rtol=RTOL)
-    other = jax.tree.map(lambda part: part + 1.0 + jnp.arange(2), params)
+    other = ps.Params(params.weights.at[0, 1].add(1.0), params.bias.at[0].add(1.0))
     np.testing.assert_allclose(
         ps.log_density(found, other), ps.log_density(exact, other), rtol=RTOL
     )
@@ -356,9 +358,7 @@ TROUBLES = [
 
 
 @pytest.mark.parametrize(("kind", "rows", "prior", "message"), TROUBLES)
-def test_where_there_is_no_posterior_it_is_an_error_or_nan(
-    data, kind, rows, prior, message, key
-):
+def test_where_there_is_no_posterior_it_is_an_error_or_nan(data, kind, rows, prior, message, key):
     data, prior = rows(data), in_one_shape(prior)
     params = ps.fit_map(data, prior).params
     with pytest.raises(ValueError, match=message):

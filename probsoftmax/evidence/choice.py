@@ -84,16 +84,19 @@ def fit_evidence(
         "prior.precision", prior.precision, lambda values: values > 0, "a number > 0 to start from"
     )
     prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
-    return _fit_evidence(data, prior, _group_of_entries(groups, prior.precision, d))
+    return _fit_evidence(data, prior, _group_of_entries(groups, jnp.shape(prior.precision), d))
 
 
-def _group_of_entries(groups: ArrayLike | None, precision: Array, d: int) -> tuple[int, ...] | None:
+def _group_of_entries(
+    groups: ArrayLike | None, shape: tuple[int, ...], d: int
+) -> tuple[int, ...] | None:
     """Static and hashable: a program is compiled for each partition of the features."""
     if groups is None:
         return None
-    check_shape("groups", groups, (d,), "(features)")
-    check_shape("prior.precision", precision, (), "(one number, with groups)")
     values = np.asarray(groups)
+    check_shape("groups", values, (d,), "(features)")
+    if shape != ():
+        raise ValueError(f"prior.precision: expected one number, with groups, got shape {shape}")
     check_values("groups", values, lambda v: (v >= 0) & (v == np.floor(v)), "an integer >= 0")
     return tuple(int(value) for value in values)
 
@@ -112,16 +115,12 @@ class _Climb(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="groups")
-def _fit_evidence(
-    data: Data, prior: GaussianPrior, groups: tuple[int, ...] | None
-) -> EvidenceFit:
-    shape = prior.precision.shape
+def _fit_evidence(data: Data, prior: GaussianPrior, groups: tuple[int, ...] | None) -> EvidenceFit:
+    shape = jnp.shape(prior.precision)
 
     def prior_at(place: Float[Array, " h"]) -> GaussianPrior:
         precision = jnp.exp(place)
-        precision = (
-            precision.reshape(shape) if groups is None else precision[np.array(groups)][:, None]
-        )
+        precision = precision.reshape(shape) if groups is None else precision[np.array([groups]).T]
         return GaussianPrior(precision, prior.bias_precision, prior.mean)
 
     def evidence_at(place: Float[Array, " h"], init: Params | None) -> tuple[Array, Fit]:
@@ -224,10 +223,10 @@ def _range(
     mean = jnp.where(jnp.all(prior.bias_precision == 0), mean, 0)
     stiffness = jnp.sum(s[:, None] * (x - mean[None, :]) ** 2, axis=0) / 4
     (d,), k = stiffness.shape, data.num_classes
-    if groups is None:
-        entries = np.arange(start.shape[0]).reshape(prior.precision.shape)
-    else:
-        entries = np.array(groups)[:, None]
+    entries = np.arange(start.shape[0])
+    entries = (
+        entries.reshape(jnp.shape(prior.precision)) if groups is None else np.array([groups]).T
+    )
     entries = np.broadcast_to(entries, (d, k))
     largest = jnp.zeros_like(start).at[entries].max(jnp.broadcast_to(stiffness[:, None], (d, k)))
     # Constant features: nothing depends on the precision, which stays where it is.

@@ -133,7 +133,9 @@ def _evidence(
     decrement = 0.5 * jnp.sum(white * white)
     trouble = unconverged(trouble_of(mode, decrement, singular), decrement)
     log_det = log_determinant_on_centred(mode, matrix, log_determinant(matrix))
-    value = by_laplace(log_joint(params, data, prior), rank(mode.coordinates, params.bias.size), log_det)
+    value = by_laplace(
+        log_joint(params, data, prior), rank(mode.coordinates, params.bias.size), log_det
+    )
     # Multiplied, so that the derivatives are NaN as well.
     return value * jnp.where(trouble == 0, 1, jnp.nan), trouble
 

@@ -14,7 +14,7 @@ from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.numerics import softmax_and_complement
-from probsoftmax.posterior.coordinates import Coordinates, log_volume
+from probsoftmax.posterior.coordinates import log_volume
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
@@ -25,11 +25,8 @@ from probsoftmax.prior import GaussianPrior
 class DiagonalPosterior(Posterior):
     """Independent Gaussians on the coefficients; where the prior is flat, given that they sum to 0 over the classes."""
 
-    mean: Params
-    coordinates: Coordinates
     precision: Float[Array, "k m"]
     """h: the diagonal of the Hessian in the coordinates of the centred and scaled features."""
-    log_determinant: Float[Array, ""]
 
     @property
     def numbers_per_row(self) -> int:
@@ -139,7 +136,7 @@ def _laplace(
     posterior = DiagonalPosterior(
         params,
         mode.coordinates,
-        jnp.where(valid, precision, jnp.nan),
         jnp.where(valid, log_determinant, jnp.nan),
+        jnp.where(valid, precision, jnp.nan),
     )
     return posterior, trouble

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
-from probsoftmax.posterior.coordinates import Coordinates, log_volume, without_shifts
+from probsoftmax.posterior.coordinates import log_volume, without_shifts
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
@@ -24,11 +24,8 @@ from probsoftmax.solvers.newton import dense_hessian
 class FullPosterior(Posterior):
     """A Gaussian with every covariance, from the inverse of the Cholesky factor of its precision matrix."""
 
-    mean: Params
-    coordinates: Coordinates
     inverse_root: Float[Array, "km km"]
     """R, lower triangular, with the covariance R^T R up to shifts of all classes."""
-    log_determinant: Float[Array, ""]
 
     @property
     def numbers_per_row(self) -> int:
@@ -130,7 +127,7 @@ def _laplace(
     log_determinant = log_determinant_on_centred(mode, matrix, whole)
     log_determinant = jnp.where(valid, log_determinant, jnp.nan)
     inverse = jnp.where(valid, inverse, jnp.nan)
-    return FullPosterior(params, mode.coordinates, inverse, log_determinant), trouble
+    return FullPosterior(params, mode.coordinates, log_determinant, inverse), trouble
 
 
 def factorise_exactly(

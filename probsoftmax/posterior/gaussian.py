@@ -10,6 +10,7 @@ less their mean over the classes.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ BLOCK = 1 << 22
 """Numbers an array may hold for the rows that are worked on together, unless one row needs more."""
 
 
+@dataclass(frozen=True)
 class Posterior(ABC):
     """A Gaussian on the coefficients: a pytree of arrays, made by ``laplace`` and its kin.
 
@@ -102,7 +104,9 @@ def sample_one(posterior: Posterior, key: PRNGKeyArray) -> Params:
 
 
 def log_density(posterior: Posterior, params: Params) -> Float[Array, ""]:
-    r"""Log-density :math:`-\tfrac12 \left[r \log 2\pi - \log\det \Lambda + (w - \hat w)^\top \Lambda (w - \hat w)\right]`.
+    r"""Log-density of some coefficients, in nats,
+
+    .. math:: -\tfrac12 \left[r \log 2\pi - \log\det \Lambda + (w - \hat w)^\top \Lambda (w - \hat w)\right].
 
     Args:
         posterior: with r dimensions and precision matrix Lambda.

@@ -23,7 +23,7 @@ from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.numerics import softmax_and_complement
-from probsoftmax.posterior.coordinates import Coordinates, log_volume
+from probsoftmax.posterior.coordinates import log_volume
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
@@ -37,8 +37,6 @@ FLAT = 1e-6
 class KroneckerPosterior(Posterior):
     """A Gaussian that is independent along Kronecker axes: memory for k^2 + m^2 + k m numbers."""
 
-    mean: Params
-    coordinates: Coordinates
     classes: Float[Array, "k k"]
     """U, the shift of all classes last."""
     axes: Float[Array, "m m"]
@@ -47,7 +45,6 @@ class KroneckerPosterior(Posterior):
     """T^(1/2), by which the prior measures the features: the axes are those of theta T^(1/2)."""
     precision: Float[Array, "k m"]
     """lambda; 0 along the shifts of all classes that mean nothing, which have no part in the posterior."""
-    log_determinant: Float[Array, ""]
 
     @property
     def numbers_per_row(self) -> int:
@@ -136,11 +133,11 @@ def _laplace(
     posterior = KroneckerPosterior(
         params,
         mode.coordinates,
+        jnp.where(valid, log_determinant_along(mode, found), jnp.nan),
         found.classes,
         found.axes,
         found.measure,
         jnp.where(valid, found.precision, jnp.nan),
-        jnp.where(valid, log_determinant_along(mode, found), jnp.nan),
     )
     return posterior, trouble
 
@@ -193,9 +190,7 @@ def kronecker_axes(mode: Mode) -> KroneckerAxes:
     on_bias = jnp.abs(axes[-1]) > 0.5
     null = shift & jnp.where(jnp.all(flat), True, flat[-1] & on_bias)[None, :]
     from_prior = jnp.where(null, 0, from_prior)
-    return KroneckerAxes(
-        classes, axes, measure, from_data + from_prior, from_prior > 0, null
-    )
+    return KroneckerAxes(classes, axes, measure, from_data + from_prior, from_prior > 0, null)
 
 
 def _curvature_along(p: Float[Array, "k n"], classes: Float[Array, "k k"]) -> Float[Array, "k n"]:

@@ -87,9 +87,7 @@ def find_mode(params: Params, data: Data, prior: GaussianPrior) -> tuple[Params,
     slope = gradient_of(problem, theta, evaluate(problem, scores).residual)
     flat = flat_features(problem)
     problem, slope = _centre(problem, scores, slope, flat[-1])
-    return params, Mode(
-        problem, Coordinates(problem.scale, problem.offset, flat), scores, slope
-    )
+    return params, Mode(problem, Coordinates(problem.scale, problem.offset, flat), scores, slope)
 
 
 def _centre(
