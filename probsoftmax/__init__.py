@@ -60,6 +60,7 @@ from probsoftmax.posterior import log_density as log_density
 from probsoftmax.posterior import logit_covariance as logit_covariance
 from probsoftmax.posterior import marginal_variances as marginal_variances
 from probsoftmax.posterior import sample as sample
+from probsoftmax.posterior import shift_to_mean as shift_to_mean
 from probsoftmax.predictive import predictive_monte_carlo as predictive_monte_carlo
 from probsoftmax.predictive import predictive_probit as predictive_probit
 from probsoftmax.prior import GaussianPrior as GaussianPrior

@@ -10,6 +10,7 @@ from oracle_laplace import covariance_of_scores, hessian, laplace
 from scipy.integrate import quad
 
 import probsoftmax as ps
+from probsoftmax import curvature
 from probsoftmax.posterior.coordinates import params_of
 
 N, D, K = 40, 3, 3
@@ -323,6 +324,38 @@ def test_float32_stays_float32_and_right(data, kind):
         assert one.dtype == jnp.float32
         # Factors of a matrix of condition 1e3.
         np.testing.assert_allclose(one, other, rtol=1e3 * float(jnp.finfo(jnp.float32).eps))
+
+
+def test_the_shift_to_the_mean_is_the_newton_step_on_half_the_log_determinant(data, prior):
+    """By automatic differentiation of the determinant on what is determined."""
+    params = ps.fit_map(data, prior).params
+    shifted = ps.shift_to_mean(ps.laplace(params, data, prior), data).mean
+    expected = laplace(params, data.features, data.weights, prior.precision, prior.bias_precision)
+    basis, size = jnp.asarray(expected.basis), (D + 1) * K
+
+    @jax.jit
+    @jax.grad
+    def slope(theta):
+        there = ps.Params(theta.reshape(D + 1, K)[:-1], theta.reshape(D + 1, K)[-1])
+        matrix = curvature.hessian(there, data, prior).reshape(size, size)
+        return 0.5 * jnp.linalg.slogdet(basis.T @ matrix @ basis)[1]
+
+    start = jnp.asarray(coefficients_of(params)).reshape(-1)
+    step = expected.covariance.reshape(size, size) @ slope(start)
+    found = coefficients_of(params) - coefficients_of(shifted)
+    np.testing.assert_allclose(found.reshape(-1), step, rtol=1e-6, atol=1e-7 * np.abs(step).max())
+
+
+def test_kinds_that_agree_are_shifted_alike():
+    data = some_rows(2)
+    prior = ps.GaussianPrior(0.5)
+    params = ps.fit_map(data, prior).params
+    one, other = (
+        ps.shift_to_mean(kind(params, data, prior), data).mean
+        for kind in (ps.laplace, ps.laplace_kronecker)
+    )
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
 # Where there is no posterior.

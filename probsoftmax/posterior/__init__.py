@@ -11,3 +11,4 @@ from probsoftmax.posterior.gaussian import marginal_variances as marginal_varian
 from probsoftmax.posterior.gaussian import sample as sample
 from probsoftmax.posterior.kronecker import KroneckerPosterior as KroneckerPosterior
 from probsoftmax.posterior.kronecker import laplace_kronecker as laplace_kronecker
+from probsoftmax.posterior.shift import shift_to_mean as shift_to_mean

@@ -45,6 +45,11 @@ class DiagonalPosterior(Posterior):
         """Sum of h times the squares."""
         return jnp.sum(self.precision * deviation * deviation)
 
+    def covariance_times(self, slope: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        """Slope / h, less its part along the shares."""
+        shares = self._shares()
+        return slope / self.precision - shares * jnp.sum(shares * slope, axis=0)[None, :]
+
     def variances(self) -> Float[Array, "k m"]:
         """1 / h, less the share that a sum of 0 takes away."""
         return 1 / self.precision - self._shares() ** 2

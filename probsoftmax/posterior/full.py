@@ -36,7 +36,7 @@ class FullPosterior(Posterior):
     def colour(self, noise: Float[Array, "k m"]) -> Float[Array, "k m"]:
         """R^T noise."""
         deviation = jnp.matmul(noise.reshape(-1), self.inverse_root, precision=HIGHEST)
-        return without_shifts(self.coordinates, deviation.reshape(noise.shape))
+        return without_shifts(self.coordinates, deviation.reshape(self._shape))
 
     def squared_distance(self, deviation: Float[Array, "k m"]) -> Float[Array, ""]:
         """The square of R^-T times the deviation, which has no part along the shifts."""
@@ -44,6 +44,10 @@ class FullPosterior(Posterior):
             self.inverse_root, deviation.reshape(-1), trans=1, lower=True
         )
         return jnp.sum(white * white)
+
+    def covariance_times(self, slope: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        """R^T (R g)."""
+        return self.colour(jnp.matmul(self.inverse_root, slope.reshape(-1), precision=HIGHEST))
 
     def variances(self) -> Float[Array, "k m"]:
         """Sums of squares of the columns of R."""
@@ -66,8 +70,12 @@ class FullPosterior(Posterior):
         return jnp.matmul(root.T, jnp.matmul(root, vector, precision=HIGHEST), precision=HIGHEST)
 
     def _columns(self) -> Float[Array, "km k m"]:
-        k, m = self.mean.bias.shape[0], self.coordinates.flat.shape[0]
+        k, m = self._shape
         return without_shifts(self.coordinates, self.inverse_root.reshape(k * m, k, m))
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.mean.bias.shape[0], self.coordinates.flat.shape[0]
 
     def _root_of_scores(self, row: Float[Array, " m"]) -> Float[Array, "km k"]:
         root = jnp.matmul(self._columns(), row, precision=HIGHEST)

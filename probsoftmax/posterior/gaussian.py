@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from probsoftmax.posterior.coordinates import Coordinates, deviation_of, params_
 
 BLOCK = 1 << 22
 """Numbers an array may hold for the rows that are worked on together, unless one row needs more."""
+
+
+PosteriorT = TypeVar("PosteriorT", bound="Posterior")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Posterior(ABC):
     @abstractmethod
     def squared_distance(self, deviation: Float[Array, "k m"]) -> Float[Array, ""]:
         """In squares of standard deviations."""
+
+    @abstractmethod
+    def covariance_times(self, slope: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        """The covariance times a gradient, which has no part along what means nothing."""
 
     @abstractmethod
     def variances(self) -> Float[Array, "k m"]:

@@ -53,13 +53,17 @@ class KroneckerPosterior(Posterior):
 
     def colour(self, noise: Float[Array, "k m"]) -> Float[Array, "k m"]:
         """U (noise / sqrt(lambda)) V^T T^(-1/2)."""
-        along = _times(noise * jnp.sqrt(self._inverse()), self.axes.T)
-        return _times(self.classes, along) / self.measure[None, :]
+        return self._off_the_axes(noise * jnp.sqrt(self._inverse()))
 
     def squared_distance(self, deviation: Float[Array, "k m"]) -> Float[Array, ""]:
         """Sum of lambda times the squares along the axes."""
         along = _times(self.classes.T, _times(deviation * self.measure[None, :], self.axes))
         return jnp.sum(self.precision * along * along)
+
+    def covariance_times(self, slope: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        """U ((U^T g T^(-1/2) V) / lambda) V^T T^(-1/2)."""
+        along = _times(self.classes.T, _times(slope / self.measure[None, :], self.axes))
+        return self._off_the_axes(self._inverse() * along)
 
     def variances(self) -> Float[Array, "k m"]:
         """U^2 (1 / lambda) (V^2)^T / T."""
@@ -79,6 +83,9 @@ class KroneckerPosterior(Posterior):
     ) -> Float[Array, " k"]:
         """U (omega (U^T v))."""
         return _times(self.classes, self._spectrum(row) * _times(self.classes.T, vector))
+
+    def _off_the_axes(self, along: Float[Array, "k m"]) -> Float[Array, "k m"]:
+        return _times(self.classes, _times(along, self.axes.T)) / self.measure[None, :]
 
     def _inverse(self) -> Float[Array, "k m"]:
         null = self.precision == 0
