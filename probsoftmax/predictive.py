@@ -22,16 +22,21 @@ def predictive_probit(posterior: Posterior, features: Float[Array, "n d"]) -> Fl
     r"""Class probabilities averaged over the posterior, approximately and without sampling.
 
     MacKay's approximation for two classes, an average of a sigmoid over a Gaussian of variance v, shrinks the log-odds
-    by :math:`\sqrt{1 + \pi v / 8}`. Here each class has the log-odds against all the others,
+    by :math:`\kappa(v) = (1 + \pi v / 8)^{-1/2}`. Here each class has its log-odds against all the others, whose mean
+    (to second order) and variance (to first) under the posterior are
 
     .. math::
-        \ell_c = \log\frac{p_c}{1 - p_c}, \qquad
-        v_c = \mathrm{Var}\Big[\eta_c - \sum_{j \ne c} \frac{p_j}{1 - p_c}\, \eta_j\Big], \qquad
-        \tilde p_c \propto \sigma\Big(\frac{\ell_c}{\sqrt{1 + \pi v_c / 8}}\Big),
+        \ell_c - \tfrac12 t_c, \qquad \ell_c = \log\frac{p_c}{1 - p_c}, \qquad
+        t_c = -\mathrm{tr}(A \nabla^2 \ell_c), \qquad v_c = \nabla \ell_c^\top A \nabla \ell_c,
 
-    with the variance of :math:`\ell_c`, linearised at the mean. It does not change with a shift of all scores, needs no
-    covariance of classes to be formed, and with two classes is MacKay's formula, on the difference of their scores.
-    Its divergence from the true average is a third to two thirds of that of scores shrunk one by one.
+    with A the covariance of the scores. Neither changes with a shift of all scores, and no A is formed. They are
+    shrunk, :math:`\tilde \ell_c = \ell_c\, \kappa(g_c v_c) - \tfrac12 t_c\, \kappa(t_c)\, \kappa(v_c)`, and
+    :math:`\tilde p_c \propto \sigma(\tilde \ell_c)`. With two classes t is 0, g is 1, and this is MacKay's formula.
+    With more, :math:`g = \tanh(x / 2) / (x / 2)` at :math:`x = \kappa(v) \ell`: far from 0 the sigmoid is closer to an
+    exponential, and MacKay's constant, too large there, would add up over many rare classes.
+
+    On digits and on random problems of 3 to 100 classes its divergence from the true average is at most a seventh of that
+    of the plug-in, and at most half of that of scores shrunk one by one; as a rule a twentieth and a tenth.
 
     Args:
         posterior: by ``laplace``, ``laplace_kronecker`` or ``laplace_diagonal``.
@@ -64,31 +69,49 @@ def predictive_probit(posterior: Posterior, features: Float[Array, "n d"]) -> Fl
     """
 
     def of_row(row: Float[Array, " m"], scores: Float[Array, " k"]) -> Float[Array, " k"]:
-        log_odds, variance = _log_odds(posterior, row, scores)
-        return softmax(jax.nn.log_sigmoid(log_odds * jax.lax.rsqrt(1 + jnp.pi / 8 * variance)))
+        log_odds, excess, variance = _log_odds(posterior, row, scores)
+        shrunk = log_odds * _shrinkage(variance)
+        half = shrunk / 2
+        g = jnp.where(half == 0, 1, jnp.tanh(half) / jnp.where(half == 0, 1, half))
+        if scores.shape[0] > 2:
+            shrunk = log_odds * _shrinkage(g * variance)
+        mean = shrunk - 0.5 * excess * _shrinkage(excess) * _shrinkage(variance)
+        return softmax(jax.nn.log_sigmoid(mean))
 
     return map_rows(posterior, of_row, features)
 
 
+def _shrinkage(variance: Float[Array, " k"]) -> Float[Array, " k"]:
+    return jax.lax.rsqrt(1 + jnp.pi / 8 * variance)
+
+
 def _log_odds(
     posterior: Posterior, row: Float[Array, " m"], scores: Float[Array, " k"]
-) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-    """Log-odds of each class against all the others at the mean, and their variances."""
+) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, " k"]]:
+    r"""Log-odds l of each class against all the others at the mean, t and v.
+
+    With w the probabilities of the others among themselves, :math:`\nabla \ell_c = e_c - w` and
+    :math:`\nabla^2 \ell_c = -(\mathrm{diag}\, w - w w^\top)`.
+    """
     p, q = softmax_and_complement(scores, (0,))
     top = jnp.arange(scores.shape[0]) == jnp.argmax(scores)
-    # Only one class can have all but a rounding of the probability, and be all that is left when it is taken away:
-    # its log-odds and its variance are made of the others alone.
+    own, along = posterior.score_variance(row), posterior.score_covariance_times(row, p)
+    # w = (p - p_c e_c) / q_c. Only the most probable class can have a q that is all but 0.
+    q = jnp.where(top, 1, q)
+    spread = (jnp.sum(p * own) - p * own) / q
+    within = (jnp.sum(p * along) - 2 * p * along + p * p * own) / q**2
+    between = (along - p * own) / q
+    # For it, the others alone.
     others = softmax(scores, where=~top)
-    contrast = jnp.where(top, 1, 0) - others
+    along = posterior.score_covariance_times(row, others)
+    spread = jnp.where(top, jnp.sum(others * own), spread)
+    within = jnp.where(top, jnp.sum(others * along), within)
+    between = jnp.where(top, along, between)
     log_odds = jnp.where(
         top, scores - logsumexp(scores, where=~top), log_softmax(scores) - jnp.log(q)
     )
-    # (e_c - p)^T A (e_c - p) / q_c^2
-    along = posterior.score_covariance_times(row, p)
-    variance = posterior.score_variance(row) - 2 * along + jnp.sum(p * along)
-    of_top = jnp.sum(contrast * posterior.score_covariance_times(row, contrast))
-    variance = jnp.where(top, of_top, variance / jnp.where(top, 1, q) ** 2)
-    return log_odds, jnp.maximum(variance, 0)
+    excess, variance = spread - within, own - 2 * between + within
+    return log_odds, jnp.maximum(excess, 0), jnp.maximum(variance, 0)
 
 
 @partial(jax.jit, static_argnames="num_samples")
