@@ -35,8 +35,8 @@ def predictive_probit(posterior: Posterior, features: Float[Array, "n d"]) -> Fl
     With more, :math:`g = \tanh(x / 2) / (x / 2)` at :math:`x = \kappa(v) \ell`: far from 0 the sigmoid is closer to an
     exponential, and MacKay's constant, too large there, would add up over many rare classes.
 
-    On digits and on random problems of 3 to 100 classes its divergence from the true average is at most a seventh of that
-    of the plug-in, and at most half of that of scores shrunk one by one; as a rule a twentieth and a tenth.
+    On digits and on random problems of 3 to 100 classes its divergence from the true average is at most a seventh of
+    that of the plug-in, and at most half of that of scores shrunk one by one; as a rule a twentieth and a tenth.
 
     Args:
         posterior: by ``laplace``, ``laplace_kronecker`` or ``laplace_diagonal``.
