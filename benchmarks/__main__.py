@@ -1,8 +1,8 @@
 """`python -m benchmarks`: every timing, one after the other."""
 
-from benchmarks import cost, cross_validation, sweeps
+from benchmarks import cost, cross_validation, predictions, sweeps
 
-BENCHMARKS = (cost, sweeps, cross_validation)
+BENCHMARKS = (cost, sweeps, cross_validation, predictions)
 
 
 def main() -> None:
