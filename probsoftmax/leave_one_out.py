@@ -31,7 +31,6 @@ from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principa
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
-    evaluate,
     gradient_of,
     hessian_at,
     make_problem,
@@ -39,6 +38,7 @@ from probsoftmax.solvers.problem import (
     scores_of,
     to_theta,
 )
+from probsoftmax.solvers.rows import evaluate
 from probsoftmax.solvers.semidefinite import factorise
 
 DENSE = 8000

@@ -45,6 +45,19 @@ SIGNATURES = {
     "fit_map": "(data, prior, *, solver=None, init=None)",
     "cross_validate": "(data, precisions, *, folds=5, key=None, prior=None, solver=None)",
     "leave_one_out": "(params, data, prior)",
+    # uncertainty
+    "laplace": "(params, data, prior)",
+    "laplace_kronecker": "(params, data, prior)",
+    "laplace_diagonal": "(params, data, prior)",
+    "sample": "(posterior, key, num_samples)",
+    "predictive_probit": "(posterior, features)",
+    "predictive_monte_carlo": "(posterior, features, key, num_samples)",
+    "log_evidence": "(params, data, prior)",
+    "log_restricted_evidence": "(params, data, prior)",
+    "fit_evidence": "(data, prior, *, groups=None)",
+    "likelihood_ratio_test": "(full, restricted)",
+    "separation": "(data)",
+    "fit_temperature": "(logits, labels, *, weights=None)",
 }
 PUBLIC = {
     name: value

@@ -27,6 +27,7 @@ from probsoftmax.posterior.coordinates import log_volume
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.solvers.rows import spread_of_classes
 
 FLAT = 1e-6
 """Smallest precision of a feature, in units of the largest, by which the axes are measured."""
@@ -167,11 +168,9 @@ def kronecker_axes(mode: Mode) -> KroneckerAxes:
     problem, flat = mode.problem, mode.coordinates.flat
     k, m = problem.shape
     p, q = softmax_and_complement(mode.scores, (0,))
-    spread = -jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
-    own = jnp.sum(problem.weights[None, :] * p * q, axis=1)
-    spread = jnp.where(jnp.eye(k, dtype=bool), own[:, None], spread)
+    spread = spread_of_classes(problem, p)
     # The shift of all classes has no curvature. Lifted above the others it is an axis of its own, and the last.
-    lift = 1 + 2 * jnp.sum(own)
+    lift = 1 + 2 * jnp.trace(spread)
     classes = jnp.linalg.eigh(spread + lift / k)[1].at[:, -1].set(k**-0.5)
 
     tau = jnp.mean(problem.precision, axis=0)

@@ -22,13 +22,13 @@ from probsoftmax.posterior.coordinates import Coordinates
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.problem import (
     Problem,
-    evaluate,
     flat_features,
     gradient_of,
     make_problem,
     scores_of,
     to_theta,
 )
+from probsoftmax.solvers.rows import evaluate
 
 ASTRAY = 0.1
 """Standard deviations by which coefficients may be off the optimum, in the mean over them."""

@@ -33,14 +33,13 @@ from probsoftmax.solvers.problem import (
     Problem,
     across_flat,
     centre,
-    evaluate,
     flat_features,
     gradient_of,
     has_flat_weights,
     hessian_at,
     penalty_of,
-    spread_of_classes,
 )
+from probsoftmax.solvers.rows import evaluate, spread_of_classes
 
 ENOUGH = 1e-3
 """Of the nats that a fit may be off, what its biases may cost."""

@@ -220,14 +220,19 @@ def _look(solver, problem, state, allowed):
     status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
     # A look that is taken again leaves no trace, and there is nothing to learn from where it began.
     before = jax.tree.map(lambda new, old: jnp.where(first | again, new, old), point, state.point)
-    here = jax.tree.map(lambda new, old: jnp.where(again, old, new), point, state.point)
+    kept = (state.point, state.ahead, state.gap)
+    here, ahead, gap = jax.tree.map(
+        lambda new, old: jnp.where(again | ~finite, old, new),
+        (point, certified.ahead, certified.gap),
+        kept,
+    )
     return state._replace(
         theta=certified.theta,
         scores=certified.scores,
         settle=jnp.ones((), bool),
         point=here,
-        ahead=certified.ahead,
-        gap=certified.gap,
+        ahead=ahead,
+        gap=gap,
         memory=solver.learn(state.memory, before, point, state.refused & ~again),
         refused=state.refused & again,
         target=jnp.where(believed & ~again, 0.1 * state.promise, state.target),

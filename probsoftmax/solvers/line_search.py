@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.problem import Problem, evaluate, penalty_of
+from probsoftmax.solvers.problem import Problem, penalty_of
+from probsoftmax.solvers.rows import evaluate
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
-from probsoftmax.solvers.problem import Problem, evaluate, spread_of_classes
+from probsoftmax.solvers.problem import Problem
+from probsoftmax.solvers.rows import evaluate, spread_of_classes
 
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""

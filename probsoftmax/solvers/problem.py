@@ -18,7 +18,6 @@ it is left out where the bias has a prior.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,6 @@ from probsoftmax.curvature import HIGHEST, softmax_tangent, with_ones
 from probsoftmax.data import Data
 from probsoftmax.likelihood import without_absent_rows
 from probsoftmax.linear import Params
-from probsoftmax.numerics import log_softmax, softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
 from probsoftmax.solvers.conjugate_gradients import Operator
 
@@ -234,68 +232,6 @@ def pull(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, "k m"]
     return jax.lax.dot_general(
         residual, problem.features, (((1,), (1,)), ((), ())), precision=HIGHEST
     )
-
-
-class Rows(NamedTuple):
-    """What the rows say at some scores. No pass."""
-
-    loss: Float[Array, ""]
-    """The negative log-likelihood."""
-    residual: Float[Array, "k n"]
-    """Its gradient in the scores, s (p - y)."""
-    p: Float[Array, "k n"]
-
-
-def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
-    r"""Loss, residual and probabilities, sharing one exponential an entry.
-
-    With the largest score m, e = exp(eta - m) and o the sum of the e of all classes but the label's y, the loss is
-    m - eta_y + log1p(e_y - 1 + o), the residual -o / (e_y + o) at the label and e / (e_y + o) elsewhere: no difference
-    of numbers that are close. (Unlike :mod:`probsoftmax.numerics` it does not mind the rounding of eta - m: that of
-    eta, a sum of d products, is no smaller.)
-    """
-    if problem.labels.ndim == 2:
-        y, (p, q) = problem.labels, softmax_and_complement(scores, (0,))
-        loss = -jnp.sum(jnp.where(y == 0, 0, y * log_softmax(scores, axis=0)), axis=0)
-        gradient = p * (1 - y) - y * q
-    else:
-        label = at_labels(problem)
-        largest = jnp.max(scores, axis=0)
-        own = jnp.take_along_axis(scores, problem.labels[None, :], axis=0, mode="clip")[0]
-        e, e_own = jnp.exp(scores - largest[None, :]), jnp.exp(own - largest)
-        others = _sum_of_classes(jnp.where(label, 0, e))
-        loss = (largest - own) + jnp.log1p((e_own - 1) + others)
-        p = e / (e_own + others)[None, :]
-        gradient = jnp.where(label, -(others / (e_own + others))[None, :], p)
-    # A row of weight 0 carries a label of no meaning, perhaps that of an absent class, whose loss is infinite.
-    loss = jnp.where(problem.weights == 0, 0, loss)
-    return Rows(jnp.sum(problem.weights * loss), problem.weights[None, :] * gradient, p)
-
-
-def _sum_of_classes(terms: Float[Array, "k n"]) -> Float[Array, " n"]:
-    """As a product with a row of ones: on a CPU the exponentials inside are then vectorised, and computed once."""
-    ones = jnp.ones((1, terms.shape[0]), terms.dtype)
-    return jnp.matmul(ones, terms, precision=HIGHEST)[0]
-
-
-def at_labels(problem: Problem) -> Bool[Array, "k n"]:
-    """One-hot mask of integer labels."""
-    classes = jax.lax.broadcasted_iota(
-        problem.labels.dtype, (problem.shape[0], problem.labels.shape[0]), 0
-    )
-    return classes == problem.labels[None, :]
-
-
-def spread_of_classes(problem: Problem, p: Float[Array, "k n"]) -> Float[Array, "k k"]:
-    r""":math:`\sum_i s_i (\mathrm{diag}(p_i) - p_i p_i^\top)`: the Hessian of the likelihood in the biases.
-
-    The diagonal, the sum of :math:`s_i p_{ic} (1 - p_{ic})`, as that of :math:`s_i p_{ic} p_{il}` over the other
-    classes: right however confident the rows are.
-    """
-    products = jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
-    eye = jnp.eye(p.shape[0], dtype=bool)
-    others = jnp.where(eye, 0, products)
-    return jnp.where(eye, jnp.sum(others, axis=1)[:, None], -others)
 
 
 def penalty_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, ""]:

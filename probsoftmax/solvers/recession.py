@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from probsoftmax.solvers.problem import Problem, at_labels, has_flat_weights, product
+from probsoftmax.solvers.problem import Problem, has_flat_weights, product
+from probsoftmax.solvers.rows import at_labels
 
 
 def separates(
