@@ -38,7 +38,7 @@ from probsoftmax.solvers.problem import (
     scores_of,
     to_theta,
 )
-from probsoftmax.solvers.rows import evaluate
+from probsoftmax.solvers.rows import evaluate, spread_of_classes
 from probsoftmax.solvers.semidefinite import factorise
 
 DENSE = 8000
@@ -138,10 +138,10 @@ def by_conjugate_gradients(problem: Problem, theta: Float[Array, "k m"]) -> Floa
     NaN for a row whose system could not be solved.
     """
     scores = scores_of(problem, theta)
-    _, residual, _ = evaluate(problem, scores)
+    _, residual, p = evaluate(problem, scores)
     slope = gradient_of(problem, theta, residual)
     basis = principal_axes(problem)
-    metric = kronecker_metric(problem, scores, basis)
+    metric = kronecker_metric(problem, spread_of_classes(problem, p), basis)
 
     def change(row: tuple[Int[Array, ""], Float[Array, " k"], Float[Array, " m"]]):
         i, residual, x = row

@@ -39,10 +39,10 @@ from probsoftmax.solvers.problem import (
     hessian_at,
     penalty_of,
 )
-from probsoftmax.solvers.rows import evaluate, spread_of_classes
+from probsoftmax.solvers.rows import Rows, evaluate, spread_of_classes
 
-ENOUGH = 1e-3
-"""Of the nats that a fit may be off, what its biases may cost."""
+ENOUGH = 0.1
+"""Of the nats that a fit may be off, what its biases may cost; the gap holds it."""
 BIAS_TRIALS = 40
 LONGEST_BIAS_STEP = 20.0
 DECREMENT_STEPS = 200
@@ -62,6 +62,10 @@ class Certified(NamedTuple):
     ahead: Float[Array, " k"]
     """The biases' last Newton step, which ``theta`` is short of. It costs nothing but the knowledge of the value there,
     which is not above ``objective``."""
+    cost: Float[Array, ""]
+    """At most so many nats are to be gained by it."""
+    spread: Float[Array, "k k"]
+    """The curvature between the classes, which is the Hessian of the biases."""
 
 
 def certify(
@@ -70,15 +74,16 @@ def certify(
     scores: Float[Array, "k n"],
     enough: Float[Array, ""],
     held: bool | Bool[Array, ""] = False,
+    seen: tuple[Bool[Array, ""], Rows] | None = None,
 ) -> Certified:
     """The point, whose scores are ``scores``, centred, with its best biases, and its duality gap: half a pass.
 
     The biases may be off by what costs ``enough`` nats; the gap holds what they cost. Where they are ``held`` they stay
-    as they are, and there is no bound.
+    as they are, and there is no bound. ``seen`` is what the rows say at ``scores``, and whether that is known.
     """
     # Centring moves all scores of a row by one number, which no probability sees: they need not follow.
     theta = centre(problem, theta)
-    found = _best_biases(problem, theta, scores, enough, held)
+    found = _best_biases(problem, theta, scores, enough, held, seen)
     theta = theta.at[:, -1].add(found.shift)
     gradient = gradient_of(problem, theta, found.residual)
     objective = found.loss + penalty_of(problem, theta)
@@ -90,6 +95,8 @@ def certify(
         gradient,
         gap,
         jnp.where(found.close, found.step, 0),
+        found.cost,
+        found.spread,
     )
 
 
@@ -121,12 +128,13 @@ class _Biases(NamedTuple):
     """At most so many nats are to be gained by it: the squared Newton decrement of the biases."""
     close: Bool[Array, ""]
     """Whether the first order is a distribution."""
+    spread: Float[Array, "k k"]
     norm: Float[Array, ""]
     """Of the gradient at ``shift``, squared."""
     trials: Int[Array, ""]
 
 
-def _best_biases(problem, theta, scores, enough, held):
+def _best_biases(problem, theta, scores, enough, held, seen):
     r"""Newton steps on the biases alone: k numbers, scores shifted by them, X untouched.
 
     The last step d is not taken but in the residual: :math:`a_i = p_i + S_i d` are probabilities as well as those of a
@@ -140,6 +148,17 @@ def _best_biases(problem, theta, scores, enough, held):
     def penalty(shift: Float[Array, " k"]) -> Float[Array, ""]:
         return 0.5 * jnp.sum(tau * (deviation + shift) ** 2)
 
+    def look(trials: Int[Array, ""], shift: Float[Array, " k"]) -> Rows:
+        if seen is None:
+            return evaluate(problem, scores + shift[:, None])
+        known, rows = seen
+        return jax.lax.cond(
+            known & (trials == 0),
+            lambda _: rows,
+            lambda shift: evaluate(problem, scores + shift[:, None]),
+            shift,
+        )
+
     def unfinished(state: _Biases) -> Bool[Array, ""]:
         dear = (state.cost > enough) | ~state.close
         significant = dear & jnp.any(jnp.abs(state.step) > eps * size)
@@ -147,7 +166,7 @@ def _best_biases(problem, theta, scores, enough, held):
 
     def trial(state: _Biases) -> _Biases:
         shift = state.shift + state.step
-        loss, residual, p = evaluate(problem, scores + shift[:, None])
+        loss, residual, p = look(state.trials, shift)
         gradient = jnp.sum(residual, axis=1) + tau * (deviation + shift)
         norm = jnp.sum(gradient**2)
         # A Newton step, shortened until it leads down; the first trial is where the biases are. Where rows are so
@@ -155,7 +174,8 @@ def _best_biases(problem, theta, scores, enough, held):
         before = state.loss + penalty(state.shift)
         lower = loss + penalty(shift) <= before + 16 * eps * jnp.abs(before)
         better = (norm < state.norm) & lower
-        newton = -_solve_for_bias(problem, p, gradient)
+        spread = spread_of_classes(problem, p)
+        newton = -_solve_for_bias(problem, spread, gradient)
         longest = jnp.max(jnp.abs(newton))
         newton = newton * jnp.minimum(1, LONGEST_BIAS_STEP / longest)
         moved = p * (newton[:, None] - jnp.sum(p * newton[:, None], axis=0)[None, :])
@@ -168,6 +188,7 @@ def _best_biases(problem, theta, scores, enough, held):
             jnp.where(better, newton, 0.25 * state.step),
             jnp.where(better, -jnp.sum(gradient * newton), state.cost),
             jnp.where(better, close, state.close),
+            jnp.where(better, spread, state.spread),
             jnp.where(better, norm, state.norm),
             state.trials + 1,
         )
@@ -175,20 +196,29 @@ def _best_biases(problem, theta, scores, enough, held):
     zero, infinite = jnp.zeros_like(tau), jnp.full_like(tau[0], jnp.inf)
     nothing, no = jnp.full_like(scores, jnp.nan), jnp.zeros((), bool)
     held = jnp.asarray(held)
-    start = _Biases(zero, infinite, nothing, zero, infinite, no, infinite, jnp.zeros((), jnp.int32))
+    start = _Biases(
+        zero,
+        infinite,
+        nothing,
+        zero,
+        infinite,
+        no,
+        jnp.zeros((tau.shape[0], tau.shape[0]), tau.dtype),
+        infinite,
+        jnp.zeros((), jnp.int32),
+    )
     return jax.lax.while_loop(unfinished, trial, start)
 
 
-def _solve_for_bias(problem, p, gradient):
+def _solve_for_bias(problem, spread, gradient):
     """The k x k Hessian of the biases, inverted: scaled to a unit diagonal, with a ridge of a few roundings."""
-    spread = spread_of_classes(problem, p)
-    k, own = p.shape[0], jnp.diagonal(spread)
+    k, own = spread.shape[0], jnp.diagonal(spread)
     gauge = jnp.where(flat_features(problem)[-1], jnp.mean(own) / k, 0)
     diagonal = own + problem.precision[:, -1]
     root = jnp.where(diagonal > 0, jax.lax.rsqrt(diagonal), 1)
-    ridge = 16 * k * jnp.finfo(p.dtype).eps
+    ridge = 16 * k * jnp.finfo(spread.dtype).eps
     matrix = spread + jnp.diag(problem.precision[:, -1]) + gauge
-    scaled = matrix * root[:, None] * root[None, :] + ridge * jnp.eye(k, dtype=p.dtype)
+    scaled = matrix * root[:, None] * root[None, :] + ridge * jnp.eye(k, dtype=spread.dtype)
     lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
     return root * jax.scipy.linalg.cho_solve((lower, True), root * gradient)
 

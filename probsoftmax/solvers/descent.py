@@ -17,6 +17,7 @@ from probsoftmax.solvers.certificate import ENOUGH, certify, judge
 from probsoftmax.solvers.line_search import search
 from probsoftmax.solvers.problem import Problem, has_flat_weights, product, scores_of
 from probsoftmax.solvers.recession import separates
+from probsoftmax.solvers.rows import Rows
 from probsoftmax.solvers.solver import Solution, Solver
 from probsoftmax.solvers.status import Status
 
@@ -35,6 +36,8 @@ class Point(NamedTuple):
     scores: Float[Array, "k n"]
     objective: Float[Array, ""]
     gradient: Float[Array, "k m"]
+    spread: Float[Array, "k k"]
+    """The curvature between the classes there."""
 
 
 class Direction(NamedTuple):
@@ -87,6 +90,9 @@ class _State(NamedTuple):
     theta: Float[Array, "k m"]
     """Where to look next."""
     scores: Float[Array, "k n"]
+    rows: Rows
+    """What the rows say there, if that is ``seen``."""
+    seen: Bool[Array, ""]
     settle: Bool[Array, ""]
     """Whether that may be the last look."""
     point: Point
@@ -114,7 +120,7 @@ class _State(NamedTuple):
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
     ended: Bool[Array, ""]
     stepping: Bool[Array, ""]
-    """Whether a step follows the look."""
+    """Whether a step is still to follow the look."""
 
 
 def descend(
@@ -132,11 +138,14 @@ def descend(
     allowed = solver.allowed(problem)
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     infinite = jnp.full_like(allowed, jnp.inf)
+    k = theta.shape[0]
     state = _State(
         theta=theta,
         scores=scores,
+        rows=Rows(infinite, scores, scores),
+        seen=no,
         settle=~no,
-        point=Point(theta, scores, infinite, jnp.zeros_like(theta)),
+        point=Point(theta, scores, infinite, jnp.zeros_like(theta), jnp.zeros((k, k), theta.dtype)),
         ahead=jnp.zeros_like(theta[:, 0]),
         gap=infinite,
         memory=memory,
@@ -160,7 +169,7 @@ def descend(
         return jax.lax.while_loop(
             lambda state: state.stepping,
             lambda state: _step(solver, problem, state, allowed),
-            state,
+            state._replace(stepping=~state.ended),
         )
 
     state = jax.lax.while_loop(lambda state: ~state.ended, look_and_step, state)
@@ -182,17 +191,14 @@ def _look(solver, problem, state, allowed):
     proof = state.status == Status.SEPARATED
     # On the way one Newton step of the biases is as good as many.
     enough = jnp.where(state.settle, ENOUGH * allowed, jnp.inf)
-    # Scores that were added up over many steps carry the rounding of each; a certificate must not.
-    stale = state.steps - state.fresh >= FRESH_STEPS
-    scores = jax.lax.cond(
-        stale, lambda state: scores_of(problem, state.theta), lambda state: state.scores, state
-    )
-    certified = certify(problem, state.theta, scores, enough, held=proof)
+    seen = (state.seen, state.rows)
+    certified = certify(problem, state.theta, state.scores, enough, held=proof, seen=seen)
     point = Point(
         certified.theta.at[:, -1].add(certified.ahead),
         certified.scores + certified.ahead[:, None],
         certified.objective,
         certified.gradient,
+        certified.spread,
     )
     finite = jnp.isfinite(point.objective) & jnp.all(jnp.isfinite(point.gradient))
     first = state.steps == 0
@@ -203,47 +209,42 @@ def _look(solver, problem, state, allowed):
     exhausted = (stalled >= solver.patience) | (state.steps >= solver.max_steps)
     flat = has_flat_weights(problem)
     believed = jnp.where(flat, state.promise <= state.target, certified.gap <= allowed)
-    last = believed | exhausted
-    again = finite & ~proof & last & ~state.settle
     if solver.exact:
         # The promise is the decrement of the point that the last step left: it is better by now.
         measure = jnp.where(flat, state.promise, certified.gap)
         proven, passes = measure <= allowed, 0
     else:
         # A decrement costs passes: none at the start, nor where it can prove nothing.
-        proven, passes = judge(problem, certified, allowed, last & ~again & ~first & ~proof)
+        proven, passes = judge(
+            problem, certified, allowed, (believed | exhausted) & ~first & ~proof
+        )
+    # The decrement is that of where the biases are ahead; the gap holds what they are short of.
+    proven &= certified.cost <= allowed
     status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
     status = jnp.where(proven, Status.CONVERGED, status)
     status = jnp.where(proof, Status.SEPARATED, status)
     status = jnp.where(finite, status, Status.DIVERGED)
-    ended = ~again & (exhausted | (status != Status.MAX_STEPS))
+    ended = exhausted | (status != Status.MAX_STEPS)
     status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
-    # A look that is taken again leaves no trace, and there is nothing to learn from where it began.
-    before = jax.tree.map(lambda new, old: jnp.where(first | again, new, old), point, state.point)
-    kept = (state.point, state.ahead, state.gap)
+    # There is nothing to learn from where the fit began.
+    before = jax.tree.map(lambda new, old: jnp.where(first, new, old), point, state.point)
     here, ahead, gap = jax.tree.map(
-        lambda new, old: jnp.where(again | ~finite, old, new),
+        lambda new, old: jnp.where(finite, new, old),
         (point, certified.ahead, certified.gap),
-        kept,
+        (state.point, state.ahead, state.gap),
     )
     return state._replace(
-        theta=certified.theta,
-        scores=certified.scores,
-        settle=jnp.ones((), bool),
         point=here,
         ahead=ahead,
         gap=gap,
-        memory=solver.learn(state.memory, before, point, state.refused & ~again),
-        refused=state.refused & again,
-        target=jnp.where(believed & ~again, 0.1 * state.promise, state.target),
+        memory=solver.learn(state.memory, before, point, state.refused),
+        target=jnp.where(believed, 0.1 * state.promise, state.target),
         best=jnp.minimum(state.best, state.promise),
         lowest=jnp.minimum(state.lowest, point.objective),
         stalled=stalled,
-        fresh=jnp.where(stale, state.steps, state.fresh),
-        halves=state.halves + 1 + stale + 2 * passes,
-        status=jnp.where(again, state.status, status).astype(jnp.int32),
+        halves=state.halves + 1 + 2 * passes,
+        status=status.astype(jnp.int32),
         ended=ended,
-        stepping=~ended & ~again,
     )
 
 
@@ -252,25 +253,33 @@ def _step(solver, problem, state, allowed):
     point = state.point
     direction = solver.direction(problem, point, state.memory)
     delta = product(problem, direction.theta)
+    # Scores that were added up over many steps carry the rounding of each; a certificate must not.
+    stale = state.steps - state.fresh >= FRESH_STEPS
+    start = jax.lax.cond(
+        stale, lambda point: scores_of(problem, point.theta), lambda point: point.scores, point
+    )
     # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
     shrunk = jnp.minimum(1, LONGEST / jnp.max(jnp.abs(delta)))
     towards, delta = shrunk * direction.theta, shrunk * delta
     slope = jnp.sum(point.gradient * towards)
-    found = search(problem, point.theta, point.scores, point.objective, towards, delta, slope)
+    found = search(problem, point.theta, start, point.objective, towards, delta, slope)
     theta, scores = (
         jnp.where(found.accepted, origin + found.length * along, origin)
-        for origin, along in ((point.theta, towards), (point.scores, delta))
+        for origin, along in ((point.theta, towards), (start, delta))
     )
     separated = separates(problem, theta, scores) | separates(problem, towards, delta)
     return state._replace(
         theta=theta,
         scores=scores,
+        rows=found.rows,
+        seen=found.accepted,
         settle=direction.promise <= NEAR * allowed,
         memory=direction.memory,
         promise=direction.promise,
         refused=~found.accepted,
         steps=state.steps + 1,
-        halves=state.halves + 1 + 2 * direction.passes,
+        fresh=jnp.where(stale, state.steps, state.fresh),
+        halves=state.halves + 1 + stale + 2 * direction.passes,
         status=jnp.where(separated, Status.SEPARATED, state.status).astype(jnp.int32),
         stepping=jnp.zeros((), bool),
     )

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from probsoftmax.curvature import gradient
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
+from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes
@@ -29,6 +30,7 @@ from probsoftmax.solvers.problem import (
     to_params,
     to_theta,
 )
+from probsoftmax.solvers.rows import spread_of_classes
 from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 DENSE = 1000
@@ -75,7 +77,8 @@ def solve_hessian(
             return solve_semidefinite(matrix, b.reshape(-1)).reshape(k, m)
     else:
         basis = principal_axes(problem)
-        metric = kronecker_metric(problem, scores, basis)
+        spread = spread_of_classes(problem, softmax_and_complement(scores, (0,))[0])
+        metric = kronecker_metric(problem, spread, basis)
 
         def solve(matvec, b: Float[Array, "k m"]) -> Float[Array, "k m"]:
             # To the floor of the dtype: what is solved for is small, a derivative.

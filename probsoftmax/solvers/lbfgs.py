@@ -22,7 +22,7 @@ from probsoftmax.solvers.metric import (
     apply_inverse,
     kronecker_metric,
     principal_axes,
-    where_it_curves,
+    undecided,
 )
 from probsoftmax.solvers.problem import Problem, across_flat
 
@@ -84,10 +84,10 @@ class LBFGS(DescentSolver):
         """Minus the recursion's inverse Hessian times the gradient."""
         # Before the first step, and after 1, 2, 4, 8, ...: the fit moves less and less.
         age = memory.iteration
-        scores = where_it_curves(problem, point.scores, memory.refused)
+        spread = jnp.where(memory.refused, undecided(problem), point.spread)
         metric = jax.lax.cond(
             memory.refused | ((age & (age - 1)) == 0),
-            lambda _: kronecker_metric(problem, scores, memory.basis),
+            lambda _: kronecker_metric(problem, spread, memory.basis),
             lambda metric: metric,
             memory.metric,
         )

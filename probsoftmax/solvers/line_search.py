@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.solvers.problem import Problem, penalty_of
-from probsoftmax.solvers.rows import evaluate
+from probsoftmax.solvers.rows import Rows, evaluate
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
@@ -34,6 +34,8 @@ class Step(NamedTuple):
 
     length: Float[Array, ""]
     accepted: Bool[Array, ""]
+    rows: Rows
+    """What the rows say there."""
 
 
 class _Bracket(NamedTuple):
@@ -67,11 +69,12 @@ def search(
     def trial(bracket: _Bracket) -> _Bracket:
         t = bracket.following
         moved = scores + t * delta
-        loss, residual, _ = evaluate(problem, moved)
+        rows = evaluate(problem, moved)
         # Not by the parabola of the penalty: far from the mean its terms cancel, and the value would be too low.
-        value = loss + penalty_of(problem, theta + t * direction)
-        slope_here = jnp.sum(residual * delta) + prior_slope + t * prior_curvature
-        noise = 4 * eps * (jnp.sum(jnp.abs(residual * delta)) + jnp.abs(prior_slope))
+        value = rows.loss + penalty_of(problem, theta + t * direction)
+        change = rows.residual * delta
+        slope_here = jnp.sum(change) + prior_slope + t * prior_curvature
+        noise = 4 * eps * (jnp.sum(jnp.abs(change)) + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
         flat = jnp.abs(slope_here) <= jnp.maximum(CURVATURE * jnp.abs(slope), noise)
         too_long = ~usable | (slope_here > 0)
@@ -82,13 +85,13 @@ def search(
         limit = jnp.where(jnp.isfinite(upper), upper, LONGER * lower)
         middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), limit)
         following = jnp.where((secant > lower) & (secant < limit), secant, middle)
-        step = Step(t, usable & flat)
+        step = Step(t, usable & flat, rows)
         return _Bracket(step, slope_here, lower, upper, following, bracket.trials + 1)
 
     def unfinished(bracket: _Bracket) -> Bool[Array, ""]:
         return ~bracket.step.accepted & (bracket.trials < TRIALS)
 
     zero, one = jnp.zeros_like(objective), jnp.ones_like(objective)
-    nowhere = Step(zero, jnp.zeros((), bool))
+    nowhere = Step(zero, jnp.zeros((), bool), Rows(objective, delta, delta))
     start = _Bracket(nowhere, slope, zero, jnp.inf * one, one, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, trial, start).step

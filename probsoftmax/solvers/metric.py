@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.solvers.problem import Problem
-from probsoftmax.solvers.rows import evaluate, spread_of_classes
 
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""
@@ -71,11 +70,9 @@ def principal_axes(problem: Problem) -> Basis:
     return Basis(root[:, None] * vectors, jnp.maximum(squares, 0), penalised.astype(root.dtype))
 
 
-def kronecker_metric(problem: Problem, scores: Float[Array, "k n"], basis: Basis) -> Metric:
-    """The Kronecker average of the Hessian at these scores; no pass."""
-    sigma, classes = jnp.linalg.eigh(
-        spread_of_classes(problem, evaluate(problem, scores).p) / problem.total_weight
-    )
+def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
+    """The Kronecker average of the Hessian where the classes curve like ``spread``; no pass."""
+    sigma, classes = jnp.linalg.eigh(spread / problem.total_weight)
     tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
     # Never quite flat: where all rows are confident, and some are wrong, there is no curvature and much to gain.
     sigma = jnp.maximum(sigma, jnp.finfo(sigma.dtype).eps ** (2 / 3) / sigma.shape[0])
@@ -94,13 +91,12 @@ def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float
     return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
 
 
-def where_it_curves(
-    problem: Problem, scores: Float[Array, "k n"], refused: Bool[Array, ""]
-) -> Float[Array, "k n"]:
-    """Where to take the curvature from: ``scores``, or those of equal probabilities once a step was refused.
+def undecided(problem: Problem) -> Float[Array, "k k"]:
+    """The curvature between the classes where all probabilities are equal: as safe as a metric can be.
 
-    It is refused where probabilities are so confident that what is left of the curvature is of no use; that of equal
-    probabilities is as safe as a metric can be.
+    For after a step that was refused: probabilities are so confident there that what is left of their own curvature is
+    of no use.
     """
-    undecided = jnp.where(problem.absent[:, None], -jnp.inf, jnp.zeros_like(scores))
-    return jnp.where(refused, undecided, scores)
+    present = jnp.where(problem.absent, 0, jnp.ones_like(problem.precision[:, 0]))
+    p = present / jnp.sum(present)
+    return problem.total_weight * (jnp.diag(p) - p[:, None] * p[None, :])

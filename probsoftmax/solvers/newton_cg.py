@@ -21,7 +21,7 @@ from probsoftmax.solvers.metric import (
     apply_inverse,
     kronecker_metric,
     principal_axes,
-    where_it_curves,
+    undecided,
 )
 from probsoftmax.solvers.problem import Problem, across_flat, hessian_at
 
@@ -68,8 +68,10 @@ class NewtonCG(DescentSolver):
 
     def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
         """Newton's direction, as exact as it is worth."""
-        scores = where_it_curves(problem, point.scores, memory.refused)
-        metric = kronecker_metric(problem, scores, memory.basis)
+        spread = jnp.where(memory.refused, undecided(problem), point.spread)
+        metric = kronecker_metric(problem, spread, memory.basis)
+        equal = jnp.where(problem.absent[:, None], -jnp.inf, jnp.zeros_like(point.scores))
+        scores = jnp.where(memory.refused, equal, point.scores)
 
         def preconditioner(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
             return apply_inverse(metric, memory.basis, v)

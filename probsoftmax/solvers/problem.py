@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from probsoftmax.curvature import HIGHEST, softmax_tangent, with_ones
+from probsoftmax.curvature import HIGHEST, with_ones
 from probsoftmax.data import Data
 from probsoftmax.likelihood import without_absent_rows
 from probsoftmax.linear import Params
+from probsoftmax.numerics import log_softmax_tangent, softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
 from probsoftmax.solvers.conjugate_gradients import Operator
 
@@ -248,9 +249,10 @@ def gradient_of(
 
 def hessian_at(problem: Problem, scores: Float[Array, "k n"]) -> Operator:
     """The Hessian at a point with these scores, as a product with a direction: one pass."""
+    p, q = softmax_and_complement(scores, (0,))
 
     def times(direction: Float[Array, "k m"]) -> Float[Array, "k m"]:
-        moved = softmax_tangent(scores, product(problem, direction), 0)
+        moved = p * log_softmax_tangent(p, q, product(problem, direction), (0,))
         return pull(problem, problem.weights[None, :] * moved) + problem.precision * direction
 
     return times
