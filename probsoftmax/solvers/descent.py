@@ -263,20 +263,18 @@ def _step(solver, problem, state, allowed):
     towards, delta = shrunk * direction.theta, shrunk * delta
     slope = jnp.sum(point.gradient * towards)
     found = search(problem, point.theta, start, point.objective, towards, delta, slope)
-    theta, scores = (
-        jnp.where(found.accepted, origin + found.length * along, origin)
-        for origin, along in ((point.theta, towards), (start, delta))
-    )
+    theta = point.theta + found.length * towards
+    scores = start + found.length * delta
     separated = separates(problem, theta, scores) | separates(problem, towards, delta)
     return state._replace(
         theta=theta,
         scores=scores,
         rows=found.rows,
-        seen=found.accepted,
+        seen=found.seen,
         settle=direction.promise <= NEAR * allowed,
         memory=direction.memory,
         promise=direction.promise,
-        refused=~found.accepted,
+        refused=found.length == 0,
         steps=state.steps + 1,
         fresh=jnp.where(stale, state.steps, state.fresh),
         halves=state.halves + 1 + stale + 2 * direction.passes,

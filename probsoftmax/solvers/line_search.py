@@ -26,23 +26,31 @@ CURVATURE = 0.5
 needs, since a trial costs so much less than the pass that follows it."""
 LONGER = 8.0
 """How much longer the next trial may be while the minimum has not been bracketed."""
+MARGIN = 0.1
+"""Part of a bracket that a trial stays away from its ends."""
 TRIALS = 25
 
 
 class Step(NamedTuple):
-    """The point of a line that was looked at last."""
+    """How far to go along a line."""
 
     length: Float[Array, ""]
-    accepted: Bool[Array, ""]
+    """0 if no trial led down."""
     rows: Rows
-    """What the rows say there."""
+    """What the rows say there, if that was ``seen``."""
+    seen: Bool[Array, ""]
 
 
 class _Bracket(NamedTuple):
-    step: Step
+    last: Float[Array, ""]
+    """The trial that was looked at last."""
+    rows: Rows
     slope: Float[Array, ""]
-    """The derivative at ``step``."""
+    """The derivative there."""
+    found: Bool[Array, ""]
+    """Whether it is long enough, and not too long."""
     lower: Float[Array, ""]
+    """The longest trial that is not too long: the value there is below that at 0."""
     upper: Float[Array, ""]
     following: Float[Array, ""]
     trials: Int[Array, ""]
@@ -80,18 +88,31 @@ def search(
         too_long = ~usable | (slope_here > 0)
         lower = jnp.where(too_long, bracket.lower, t)
         upper = jnp.where(too_long, t, bracket.upper)
-        bend = (slope_here - bracket.slope) / (t - bracket.step.length)
+        bend = (slope_here - bracket.slope) / (t - bracket.last)
         secant = t - slope_here / bend
-        limit = jnp.where(jnp.isfinite(upper), upper, LONGER * lower)
-        middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), limit)
+        bracketed = jnp.isfinite(upper)
+        limit = jnp.where(bracketed, upper, LONGER * lower)
+        middle = jnp.where(bracketed, 0.5 * (lower + upper), limit)
         following = jnp.where((secant > lower) & (secant < limit), secant, middle)
-        step = Step(t, usable & flat, rows)
-        return _Bracket(step, slope_here, lower, upper, following, bracket.trials + 1)
+        # Where the slope bends sharply, the secant comes next to an end of the bracket time and again.
+        margin = jnp.where(bracketed, MARGIN * (upper - lower), 0)
+        following = jnp.clip(following, lower + margin, limit - margin)
+        found = usable & flat
+        return _Bracket(t, rows, slope_here, found, lower, upper, following, bracket.trials + 1)
 
     def unfinished(bracket: _Bracket) -> Bool[Array, ""]:
-        return ~bracket.step.accepted & (bracket.trials < TRIALS)
+        return ~bracket.found & (bracket.trials < TRIALS)
 
     zero, one = jnp.zeros_like(objective), jnp.ones_like(objective)
-    nowhere = Step(zero, jnp.zeros((), bool), Rows(objective, delta, delta))
-    start = _Bracket(nowhere, slope, zero, jnp.inf * one, one, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, trial, start).step
+    start = _Bracket(
+        last=zero,
+        rows=Rows(objective, delta, delta),
+        slope=slope,
+        found=jnp.zeros((), bool),
+        lower=zero,
+        upper=jnp.inf * one,
+        following=one,
+        trials=jnp.zeros((), jnp.int32),
+    )
+    end = jax.lax.while_loop(unfinished, trial, start)
+    return Step(jnp.where(end.found, end.last, end.lower), end.rows, end.found)

@@ -24,8 +24,8 @@ class Basis(NamedTuple):
     r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
 
     With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
-    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. Centred features have nothing to do with the bias, whose
-    axis is its own.
+    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. The bias is a feature like the others if it has a prior. If it
+    has none the features are centred, so that they have nothing to do with it, and its axis is its own.
     """
 
     axes: Float[Array, "m m"]
@@ -52,22 +52,21 @@ def principal_axes(problem: Problem) -> Basis:
     largest = jnp.max(precision)
     # A flat feature among penalised ones: as good as flat, and Q stays finite.
     relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
-    relative = relative.at[-1].set(1)
+    bias = jnp.arange(m) == m - 1
+    alone = bias & (precision[-1] == 0)
+    root = jax.lax.rsqrt(jnp.where(alone, 1, relative))
     if m > LARGEST_ROTATION:
         squares = jnp.sum(weighted * problem.features, axis=1)
-        return Basis(
-            jnp.diag(jax.lax.rsqrt(relative)), squares / relative, jnp.ones_like(precision)
-        )
-    root = jax.lax.rsqrt(relative)
+        return Basis(jnp.diag(root), squares * root**2, jnp.where(alone, 0, jnp.ones_like(root)))
     gram = (
         jnp.matmul(weighted, problem.features.T, precision=HIGHEST) * root[:, None] * root[None, :]
     )
-    inner = jnp.eye(m, dtype=bool) | (
-        (jnp.arange(m) < m - 1)[:, None] & (jnp.arange(m) < m - 1)[None, :]
+    together = alone[:, None] == alone[None, :]
+    squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0))
+    flat = alone[-1] & (jnp.abs(vectors[-1]) > 0.5)
+    return Basis(
+        root[:, None] * vectors, jnp.maximum(squares, 0), jnp.where(flat, 0, jnp.ones_like(root))
     )
-    squares, vectors = jnp.linalg.eigh(jnp.where(inner, gram, 0))
-    penalised = jnp.where(jnp.abs(vectors[-1]) > 0.5, problem.precision[0, -1] > 0, True)
-    return Basis(root[:, None] * vectors, jnp.maximum(squares, 0), penalised.astype(root.dtype))
 
 
 def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
