@@ -191,7 +191,7 @@ def hessian_of_scores(
         total = jax.lax.fori_loop(
             0, blocks, add, RunningSum.of(jnp.zeros(shape.shape, shape.dtype))
         ).value()
-    return _assemble(total if total.ndim == 3 else _unfold(total, d), k)
+    return _assemble(total, k, d)
 
 
 def _weights_of_pairs(
@@ -215,28 +215,33 @@ def _sums_of_squares(
 
 def _sums_of_products(
     x: Float[Array, "n d"], z: Float[Array, "k n"], s: Float[Array, " n"]
-) -> Float[Array, "pairs d d"]:
+) -> Float[Array, "pairs dd"]:
     """B, one wide product of weighted features and features: for few classes, where the triangles would be more."""
     weighted = _weights_of_pairs(z, s)[:, None, :] * x.T[None, :, :]
     pairs, d, n = weighted.shape
     blocks = jnp.matmul(weighted.reshape(pairs * d, n), x, precision=HIGHEST).reshape(pairs, d, d)
-    return 0.5 * (blocks + jnp.swapaxes(blocks, 1, 2))
+    return (0.5 * (blocks + jnp.swapaxes(blocks, 1, 2))).reshape(pairs, d * d)
 
 
-def _unfold(triangles: Float[Array, "pairs d(d+1)/2"], d: int) -> Float[Array, "pairs d d"]:
+def _unfold(triangles: Float[Array, "blocks d(d+1)/2"], d: int) -> Float[Array, "blocks d d"]:
     a, b = np.tril_indices(d)
     place = np.zeros((d, d), np.int32)
     place[a, b] = place[b, a] = np.arange(len(a))
     return triangles[:, place]
 
 
-def _assemble(blocks: Float[Array, "pairs d d"], k: int) -> Float[Array, "k d k d"]:
+def _assemble(sums: Float[Array, "pairs x"], k: int, d: int) -> Float[Array, "k d k d"]:
+    """The Hessian from the sums of the pairs, which are d x d blocks or their lower triangles."""
     j, l = np.tril_indices(k, -1)
-    place = np.full((k, k), len(j))  # one place more, for the diagonal: zeros
-    place[j, l] = place[l, j] = np.arange(len(j))
-    off = jnp.pad(blocks, ((0, 1), (0, 0), (0, 0)))[place]
-    diagonal = np.eye(k, dtype=bool)[:, :, None, None]
-    return jnp.transpose(jnp.where(diagonal, jnp.sum(off, axis=1)[:, None], -off), (0, 2, 1, 3))
+    pairs = np.arange(len(j))
+    # The blocks on the diagonal are the sums of those beside them, so that a shift of all classes is nothing.
+    beside = np.zeros((k, len(j)), sums.dtype)
+    beside[j, pairs] = beside[l, pairs] = 1
+    sums = jnp.concatenate([jnp.matmul(beside, sums, precision=HIGHEST), -sums])
+    blocks = sums.reshape(-1, d, d) if sums.shape[1] == d * d else _unfold(sums, d)
+    place = np.diag(np.arange(k))
+    place[j, l] = place[l, j] = k + pairs
+    return jnp.transpose(blocks[place], (0, 2, 1, 3))
 
 
 def with_ones(features: Float[Array, "n d"]) -> Float[Array, "n d+1"]:

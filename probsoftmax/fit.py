@@ -29,6 +29,7 @@ from probsoftmax.solvers.problem import (
     to_theta,
     with_absent_classes_out_of_sight,
 )
+from probsoftmax.solvers.row_space import in_row_space, into, out_of
 from probsoftmax.solvers.solver import Solution, Solver, in_dtype
 
 DENSE = 400
@@ -47,8 +48,8 @@ class Fit(NamedTuple):
     """Largest entry of the gradient, in nats per unit of coefficient."""
     steps: Int[Array, ""]
     passes: Int[Array, ""]
-    """How often X was read: one product with X and one with its transpose are one pass, and so is a Hessian
-    or the principal axes."""
+    """How often X was read, or what stands for it where rows are fewer than features: one product with X and one with
+    its transpose are one pass, and so is a Hessian or the principal axes."""
     status: Int[Array, ""]
     """How the fit ended: a ``Status``."""
 
@@ -137,7 +138,9 @@ def _compiled(data: Data, prior: GaussianPrior, init: Params, solver: Solver) ->
 @jax.custom_jvp
 def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
     problem = make_problem(data, prior, init, standardise=solver.standardise)
-    return report(problem, solver.solve(problem, to_theta(problem, init)))
+    small, space = in_row_space(problem) if solver.standardise else (problem, None)
+    solution = solver.solve(small, into(space, to_theta(problem, init)))
+    return report(problem, out_of(space, solution))
 
 
 def report(problem: Problem, solution: Solution) -> Fit:

@@ -8,6 +8,7 @@ takes a handful of passes. The principal axes of X are found once. All is one co
 certified, and stopped, on its own.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,12 +23,14 @@ from probsoftmax.numerics import compute_dtype
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.descent import descend
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
+from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import (
     make_problem,
     scores_of,
     to_theta,
     with_precision,
 )
+from probsoftmax.solvers.row_space import in_row_space, into, out_of
 from probsoftmax.solvers.solver import in_dtype
 
 TOLERANCE = 1e-6
@@ -101,7 +104,8 @@ class _Carry(NamedTuple):
 @jax.jit
 def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solver: LBFGS) -> Fit:
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
-    problem = make_problem(data, prior, nothing, standardise=True)
+    everything = make_problem(data, prior, nothing, standardise=True)
+    problem, space = in_row_space(everything)
     order = jnp.argsort(-precisions)
     fresh = FRESH_FITS if jnp.finfo(precisions.dtype).bits == 64 else 1
 
@@ -110,17 +114,18 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         place = jnp.log1p(stiffness / precision)
         theta, scores = _extrapolate(carry.history, place)
         stale = carry.fits % fresh == fresh - 1
-        scores = jax.lax.cond(stale, lambda: scores_of(here, theta), lambda: scores)
+        scores = only_if(stale, partial(scores_of, here, theta), scores)
         before = with_precision(problem, carry.precision)
         memory = under_another_prior(carry.memory, before, here)
         solution, memory, scores = descend(solver, here, theta, scores, memory, 0 + stale)
         history = _remember(carry.history, solution.theta, scores, place)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
-        fit = report(here, solution)._replace(passes=passes)
+        fit = report(with_precision(everything, precision), out_of(space, solution))
+        fit = fit._replace(passes=passes)
         return _Carry(history, memory, precision, carry.fits + 1, halves), fit
 
-    theta = to_theta(problem, nothing)
+    theta = into(space, to_theta(everything, nothing))
     scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
     history = _History(
         jnp.broadcast_to(theta, (HISTORY, *theta.shape)),

@@ -165,11 +165,31 @@ def test_vmap_over_weights_starts_and_labels_is_a_loop_of_fits():
     lanes_of = [
         jax.tree.map(lambda part, i=i: part[i], (weights, labels, starts)) for i in range(lanes)
     ]
-    together = jax.vmap(fit)(weights, labels, starts)
+    many = jax.jit(jax.vmap(fit))
+    together = many(weights, labels, starts)
     assert_same_fits(together, stacked([fit(*lane) for lane in lanes_of]))
+    # X is one array for all lanes, with its column of ones or without.
+    program = many.lower(weights, labels, starts).as_text()
+    assert f"tensor<{lanes}x3x60x" in program
+    assert not any(f"tensor<{lanes}x{shape}x" in program for shape in ("4x60", "60x4", "60x3"))
     # A start is no more than a start.
     elsewhere = jax.vmap(fit)(weights, labels, jax.tree.map(lambda part: -part, starts))
     chex.assert_trees_all_close(together.params, elsewhere.params, atol=1e-9)
+
+
+def test_a_row_of_nan_touches_only_the_lanes_in_which_it_counts():
+    problem = overlapping()
+    features = jnp.asarray(problem.features).at[7].set(jnp.nan)
+    with_it = jnp.asarray(problem.weights)
+    weights = jnp.stack([with_it.at[7].set(0), with_it, with_it.at[7].set(0), with_it])
+
+    def fit(weights):
+        data = ps.Data(features, jnp.asarray(problem.labels), weights, 3)
+        return ps.fit_map(data, ps.GaussianPrior(0.3), solver=NEWTON)
+
+    together = jax.vmap(fit)(weights)
+    np.testing.assert_array_equal(together.status == ps.Status.DIVERGED, [False, True, False, True])
+    assert_same_fits(jax.tree.map(lambda part: part[0], together), fit(weights[0]))
 
 
 # Precision of numbers.

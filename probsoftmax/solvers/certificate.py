@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
+from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import (
     Problem,
     across_flat,
@@ -152,12 +153,8 @@ def _best_biases(problem, theta, scores, enough, held, seen):
         if seen is None:
             return evaluate(problem, scores + shift[:, None])
         known, rows = seen
-        return jax.lax.cond(
-            known & (trials == 0),
-            lambda _: rows,
-            lambda shift: evaluate(problem, scores + shift[:, None]),
-            shift,
-        )
+        unknown = ~known | (trials > 0)
+        return only_if(unknown, lambda: evaluate(problem, scores + shift[:, None]), rows)
 
     def unfinished(state: _Biases) -> Bool[Array, ""]:
         dear = (state.cost > enough) | ~state.close
@@ -237,15 +234,13 @@ def judge(
 
     The decrement is asked for only where it is ``worth`` the passes.
     """
+    by_gap = Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
 
-    def by_gap(point: Certified) -> Verdict:
-        return Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
-
-    def by_decrement(point: Certified) -> Verdict:
+    def by_decrement() -> Verdict:
         decrement, passes = newton_decrement(problem, point)
         return Verdict(decrement <= allowed, passes)
 
-    return jax.lax.cond(has_flat_weights(problem) & worth, by_decrement, by_gap, point)
+    return only_if(has_flat_weights(problem) & worth, by_decrement, by_gap)
 
 
 def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:

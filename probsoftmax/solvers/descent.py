@@ -7,6 +7,7 @@ the direction (:class:`DescentSolver`); everything else, and every claim a fit m
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.solvers.certificate import ENOUGH, certify, judge
 from probsoftmax.solvers.line_search import search
+from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import Problem, has_flat_weights, product, scores_of
 from probsoftmax.solvers.recession import separates
 from probsoftmax.solvers.rows import Rows
@@ -255,9 +257,7 @@ def _step(solver, problem, state, allowed):
     delta = product(problem, direction.theta)
     # Scores that were added up over many steps carry the rounding of each; a certificate must not.
     stale = state.steps - state.fresh >= FRESH_STEPS
-    start = jax.lax.cond(
-        stale, lambda point: scores_of(problem, point.theta), lambda point: point.scores, point
-    )
+    start = only_if(stale, partial(scores_of, problem, point.theta), point.scores)
     # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
     shrunk = jnp.minimum(1, LONGEST / jnp.max(jnp.abs(delta)))
     towards, delta = shrunk * direction.theta, shrunk * delta

@@ -24,6 +24,7 @@ from probsoftmax.solvers.metric import (
     principal_axes,
     undecided,
 )
+from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import Problem, across_flat
 
 
@@ -85,10 +86,9 @@ class LBFGS(DescentSolver):
         # Before the first step, and after 1, 2, 4, 8, ...: the fit moves less and less.
         age = memory.iteration
         spread = jnp.where(memory.refused, undecided(problem), point.spread)
-        metric = jax.lax.cond(
+        metric = only_if(
             memory.refused | ((age & (age - 1)) == 0),
-            lambda _: kronecker_metric(problem, spread, memory.basis),
-            lambda metric: metric,
+            lambda: kronecker_metric(problem, spread, memory.basis),
             memory.metric,
         )
         memory = memory._replace(metric=metric, iteration=age + 1)

@@ -24,8 +24,8 @@ class Basis(NamedTuple):
     r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
 
     With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
-    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. The bias is a feature like the others if it has a prior. If it
-    has none the features are centred, so that they have nothing to do with it, and its axis is its own.
+    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. The bias is a feature like the others if it has a prior;
+    if not, the features are centred, so that they have nothing to do with it, and its axis is its own.
     """
 
     axes: Float[Array, "m m"]

@@ -53,9 +53,10 @@ def dense_hessian(problem: Problem, scores: Float[Array, "k n"]) -> Float[Array,
     is orthogonal to all else, so the class-centred solution is as if it were not there.
     """
     k, m = problem.shape
-    hessian = hessian_of_scores(problem.features.T, scores, problem.weights)
-    curvature = jnp.mean(jnp.einsum("kdkd->dk", hessian), axis=1) / k
-    ridge = jnp.where(flat_features(problem), curvature, 0)
-    features = jnp.arange(m)
-    hessian = hessian.at[:, features, :, features].add(ridge[:, None, None])
-    return hessian.reshape(k * m, k * m) + jnp.diag(problem.precision.reshape(-1))
+    hessian = hessian_of_scores(problem.features.T, scores, problem.weights).reshape(k * m, k * m)
+    curvature = jnp.mean(jnp.diagonal(hessian).reshape(k, m), axis=0) / k
+    ridge = jnp.tile(jnp.where(flat_features(problem), curvature, 0), k)
+    # Masks, not indices: they are computed where they are used, and no other matrix is held.
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, (k * m, k * m), axis) for axis in (0, 1))
+    hessian += jnp.where(row % m == column % m, ridge[None, :], 0)
+    return hessian + jnp.where(row == column, problem.precision.reshape(-1)[None, :], 0)

@@ -25,7 +25,6 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST, with_ones
 from probsoftmax.data import Data
-from probsoftmax.likelihood import without_absent_rows
 from probsoftmax.linear import Params
 from probsoftmax.numerics import log_softmax_tangent, softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
@@ -71,12 +70,12 @@ class Problem:
 
 def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardise: bool) -> Problem:
     """The problem of one fit in the dtype of ``params``; in the caller's own units unless ``standardise``."""
-    data = without_absent_rows(data)
     terms = expand(prior, params)
     features = data.features.astype(params.weights.dtype)
     weights = data.weights.astype(features.dtype)
+    features, weights, counted = _blank(features, weights)
     if standardise:
-        features, scale, offset = _standardise(features, weights, terms)
+        features, scale, offset = _standardise(features, counted, terms)
     else:
         scale, offset = (
             jnp.ones(features.shape[1], features.dtype),
@@ -112,12 +111,45 @@ def with_precision(problem: Problem, factor: Float[Array, ""]) -> Problem:
     return replace(problem, precision=precision)
 
 
+def _blank(features, weights):
+    """Zeros for rows that do not count, or cannot: a NaN times a weight of 0 is NaN. And the weights of the rest.
+
+    A row that counts and is not finite makes its weight NaN, and so everything. Blanked are rows that count in no lane
+    of a ``vmap`` over weights alone: features that all lanes share stay one array, and every product with them one.
+    """
+    known = jnp.all(jnp.isfinite(features), axis=1)
+    counted = _over_lanes(features, jnp.where(known & (weights > 0), weights, 0))
+    features = jnp.where((counted > 0)[:, None], features, 0)
+    return features, jnp.where(known | (weights == 0), weights, jnp.nan), counted
+
+
+@jax.custom_batching.custom_vmap
+def _largest_over_lanes(features, values):
+    del features  # only whether the lanes share them matters
+    return values
+
+
+@_largest_over_lanes.def_vmap
+def _(_, in_batched, features, values):
+    if in_batched[0] or not in_batched[1]:
+        return values, in_batched[1]
+    largest = jnp.max(values, axis=0, initial=0, where=values >= 0)  # a NaN is of its own lane
+    return _largest_over_lanes(features, largest), False
+
+
+def _over_lanes(features, values):
+    """``values``, or where lanes share the features the largest of any lane: for choices that no result depends on."""
+    return _largest_over_lanes(*jax.lax.stop_gradient((features, values)))
+
+
 def _class_major(data, weights):
     """Labels as the solvers want them; a label that is no class makes its weight NaN, and so everything."""
+    present = weights != 0
     if data.labels.ndim == 2:
-        return data.labels.T.astype(weights.dtype), weights
-    valid = (data.labels >= 0) & (data.labels < data.num_classes)
-    return data.labels, jnp.where(valid, weights, jnp.nan)
+        return jnp.where(present[None, :], data.labels.T.astype(weights.dtype), 0), weights
+    labels = jnp.where(present, data.labels, 0)
+    valid = (labels >= 0) & (labels < data.num_classes)
+    return labels, jnp.where(valid, weights, jnp.nan)
 
 
 def _class_totals(labels, weights, num_classes):
@@ -130,15 +162,16 @@ def _standardise(features, weights, terms):
     present = (weights > 0)[:, None]
     first = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
     features = features * first[None, :]
-    mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
-    mean = jnp.where(jnp.any(terms.bias_precision != 0), 0, mean)
     # Other numbers would serve as well: no derivative goes through the choice of them, here and in the scales.
+    mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
     mean = jax.lax.stop_gradient(mean)
+    penalised = jnp.any(terms.bias_precision != 0).astype(features.dtype)
+    mean = jnp.where(_over_lanes(features, penalised) > 0, 0, mean)
     features = jnp.where(present, features - mean[None, :], 0)
     # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
     # so that neither the curvature of the data nor that of the prior can overflow.
     second = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
-    stiffest = jnp.sqrt(jnp.max(terms.precision, axis=1)) * first
+    stiffest = _over_lanes(features, jnp.sqrt(jnp.max(terms.precision, axis=1))) * first
     second = jnp.where(stiffest > 0, jnp.minimum(second, _power_of_two(stiffest)), second)
     return features * second[None, :], first * second, mean * second
 

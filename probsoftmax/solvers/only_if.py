@@ -1,0 +1,23 @@
+"""A condition that spares its work under ``vmap`` as well."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+T = TypeVar("T")
+
+
+def only_if(needed: Bool[Array, ""], compute: Callable[[], T], otherwise: T) -> T:
+    """``compute()`` if it is ``needed``, else ``otherwise``, of the same structure.
+
+    ``jax.lax.cond`` would do both under ``vmap``, in every lane and with a copy of X for each. A loop of at most one
+    trip keeps what the lanes share in one piece, and takes that trip only if some lane needs it.
+    """
+
+    def trip(_):
+        return jnp.zeros_like(needed), compute()
+
+    return jax.lax.while_loop(lambda carry: carry[0], trip, (needed, otherwise))[1]

@@ -1,0 +1,85 @@
+r"""Fewer rows than features: the fit takes place in the space that the rows span.
+
+A prior of one precision knows no axes, so the optimum differs from the prior's mean by a combination of the rows (the
+representer theorem). With an orthonormal basis Q of their span, :math:`X^\top = Q R`,
+
+.. math:: W = Q A + (I - Q Q^\top) M, \qquad X W = R^\top A + X (I - Q Q^\top) M = R^\top A, \qquad
+          \tfrac{\tau}{2} \|W - M\|^2 = \tfrac{\tau}{2} \|A - Q^\top M\|^2,
+
+which is the same problem with n features. A pass over R costs n / d of one over X, and the principal axes
+:math:`(n / d)^3`.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probsoftmax.curvature import HIGHEST
+from probsoftmax.solvers.problem import Problem
+from probsoftmax.solvers.solver import Solution
+
+MOST_ROWS = 1024
+"""Beyond, the factorisation takes as long as the fit."""
+
+
+class RowSpace(NamedTuple):
+    """The way into the coordinates A and back; features are measured as in the caller's units, but for one scale."""
+
+    axes: Float[Array, "d r"]
+    """Q."""
+    relative: Float[Array, " d"]
+    """The scales of the features, in units of the smallest: powers of two."""
+    rest: Float[Array, "k d"]
+    """The part of M that the rows do not span."""
+
+
+def has_row_space(problem: Problem) -> bool:
+    """Whether the rows are few, and the prior is a single precision."""
+    (_, m), n = problem.shape, problem.features.shape[1]
+    return n < m - 1 and n <= MOST_ROWS and not problem.mixed
+
+
+def in_row_space(problem: Problem) -> tuple[Problem, RowSpace | None]:
+    """The same problem with as many features as there are rows; the problem itself if that is of no use."""
+    if not has_row_space(problem):
+        return problem, None
+    # X' = a X has the precision tau / a^2: in units of the smallest a it is one number for all features.
+    relative = problem.scale / jnp.min(problem.scale)
+    axes, triangle = jnp.linalg.qr(problem.features[:-1] / relative[:, None])
+    mean = problem.mean[:, :-1] * relative[None, :]
+    inside = jnp.matmul(mean, axes, precision=HIGHEST)
+    rest = mean - jnp.matmul(inside, axes.T, precision=HIGHEST)
+    smallest = jnp.argmin(relative)
+    precision = jnp.broadcast_to(problem.precision[:, smallest, None], inside.shape)
+    small = replace(
+        problem,
+        features=jnp.concatenate([triangle, problem.features[-1:]]),
+        precision=jnp.concatenate([precision, problem.precision[:, -1:]], axis=1),
+        mean=jnp.concatenate([inside, problem.mean[:, -1:]], axis=1),
+    )
+    return small, RowSpace(axes, relative, rest)
+
+
+def into(space: RowSpace | None, theta: Float[Array, "k m"]) -> Float[Array, "k r+1"]:
+    """Coordinates of the part of ``theta`` that matters."""
+    if space is None:
+        return theta
+    weights = theta[:, :-1] * space.relative[None, :]
+    inside = jnp.matmul(weights, space.axes, precision=HIGHEST)
+    return jnp.concatenate([inside, theta[:, -1:]], axis=1)
+
+
+def out_of(space: RowSpace | None, solution: Solution) -> Solution:
+    """A solution in the coordinates of all features."""
+    if space is None:
+        return solution
+    theta, gradient = solution.theta, solution.gradient
+    weights = jnp.matmul(theta[:, :-1], space.axes.T, precision=HIGHEST) + space.rest
+    # What a gradient does to the scores: along the rest it is 0.
+    slope = jnp.matmul(gradient[:, :-1], space.axes.T, precision=HIGHEST)
+    return solution._replace(
+        theta=jnp.concatenate([weights / space.relative[None, :], theta[:, -1:]], axis=1),
+        gradient=jnp.concatenate([slope * space.relative[None, :], gradient[:, -1:]], axis=1),
+    )

@@ -1,0 +1,70 @@
+"""Fewer rows than features: the fit in the space of the rows is the fit."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import probsoftmax as ps
+from probsoftmax.solvers.problem import make_problem
+from probsoftmax.solvers.row_space import has_row_space, in_row_space, into, out_of
+from probsoftmax.solvers.solver import Solution
+
+N, D, K = 6, 9, 3
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    # Features in units from 1e-3 to 1e3, and one that is constant.
+    x = (rng.normal(size=(N, D)) + 2) * 10.0 ** rng.integers(-3, 4, D)
+    x[:, 4] = 5.0
+    return ps.make_data(x, [0, 1, 2, 0, 1, 2], weights=[1, 2, 1, 0.5, 0, 3])
+
+
+@pytest.fixture
+def prior():
+    return ps.GaussianPrior(0.7, 0.0, np.random.default_rng(1).normal(size=(D, K)))
+
+
+def test_the_optimum_is_that_of_all_features(data, prior):
+    """One precision for each feature, all equal, is the same prior, and is fitted with all features."""
+    few = ps.fit_map(data, prior)
+    all_features = ps.fit_map(data, prior._replace(precision=np.full((D, 1), 0.7)))
+    assert few.status == ps.Status.CONVERGED
+    np.testing.assert_allclose(few.objective, all_features.objective, rtol=1e-13)
+    for some, others in zip(few.params, all_features.params, strict=True):
+        np.testing.assert_allclose(some, others, rtol=1e-9, atol=1e-9 * np.abs(others).max())
+    gradient = jax.grad(ps.map_objective)(few.params, data, prior)
+    scale = np.abs(data.features).max(axis=0)[:, None]
+    np.testing.assert_array_less(np.abs(gradient.weights), 1e-12 * (1 + scale) * N)
+
+
+def test_the_coordinates_lose_nothing(data, prior):
+    """Scores, penalty and gradient of a point are those of its image, apart from what the rows do not see."""
+    problem = make_problem(data, prior, ps.init_params(D, K), standardise=True)
+    assert has_row_space(problem)
+    small, space = in_row_space(problem)
+    assert small.features.shape == (N + 1, N)
+    inside = jnp.asarray(np.random.default_rng(2).normal(size=(K, N + 1)))
+    zero, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
+    solution = Solution(inside, zero, zero, inside, count, count, count)
+    theta = out_of(space, solution).theta
+    np.testing.assert_allclose(into(space, theta), inside, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        theta @ problem.features, inside @ small.features, rtol=1e-11, atol=1e-12
+    )
+    penalty = jnp.sum(problem.precision * (theta - problem.mean) ** 2)
+    np.testing.assert_allclose(
+        penalty, jnp.sum(small.precision * (inside - small.mean) ** 2), rtol=1e-12
+    )
+
+
+def test_many_rows_or_many_precisions_stay_where_they_are(data, prior):
+    several = prior._replace(precision=np.full((D, 1), 0.7))
+    assert not has_row_space(make_problem(data, several, ps.init_params(D, K), standardise=True))
+    narrow = replace(data, features=data.features[:, :5])
+    flat = ps.GaussianPrior(0.7)
+    assert not has_row_space(make_problem(narrow, flat, ps.init_params(5, K), standardise=True))
