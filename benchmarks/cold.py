@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from benchmarks.tables import Table, number
 
-ROUNDS = 5
+ROUNDS = 3
 TIMED = """
 from time import perf_counter
 start = perf_counter()
@@ -58,9 +58,7 @@ PROCESSES = {
     "fit_map, float32": Process(*OURS),
     "fit_map, float32, from JAX's cache": Process(*OURS, cached=True),
     "fit_map, float64": Process(*IN_FLOAT64),
-    "fit_map, float64, from JAX's cache": Process(*IN_FLOAT64, cached=True),
     "a loop of optax.lbfgs, float32": Process(*OPTAX),
-    "a loop of optax.lbfgs, float32, from JAX's cache": Process(*OPTAX, cached=True),
     "scikit-learn newton-cg, float64": Process(*SKLEARN),
 }
 
