@@ -64,8 +64,8 @@ def main() -> None:
     for part in sections(arguments.questions, arguments.large):
         print(part, flush=True)
         parts.append(part)
-    if arguments.write:
-        RESULTS.write_text("\n".join(parts))
+        if arguments.write:  # after every part: it takes a while, and all of it may be wanted
+            RESULTS.write_text("\n".join(parts))
 
 
 def sections(questions: list[str], large: bool) -> Iterator[str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
-PACKAGES = ("probsoftmax", "jax", "jaxlib", "optax", "numpy", "scipy", "scikit-learn", "nemos")
+import probsoftmax as ps
+
+PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "scikit-learn", "nemos")
 
 
 def description() -> str:
@@ -36,7 +38,7 @@ def _memory() -> float:
 
 
 def _versions() -> list[str]:
-    found = []
+    found = [f"probsoftmax {ps.__version__}"]
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")

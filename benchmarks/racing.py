@@ -3,8 +3,8 @@
 A solver of another package stops by a tolerance of its own, which says little about how far its worst fit is from the
 optimum. So the loosest of its tolerances with which that is as near as asked is looked for by bisection, every setting
 being run and measured once; a run that takes longer than the best that is known is abandoned, whatever it might have
-found. The fastest two, on one thread and on two, then run in turns with ours, and the shortest time of each counts:
-what else the machine does can only lengthen it.
+found. The fastest two, in each of the ways in which they may use two cores, then run in turns with ours, and the
+shortest time of each counts: what else the machine does can only lengthen it.
 """
 
 import signal
@@ -106,9 +106,10 @@ def table_of(question: str, name: str, race: Race) -> Table:
         for entry in found[:FINALISTS]
         for i, way in enumerate(entry.contender.ways)
     ]
-    _say(f"{race.rounds} rounds of {', '.join(map(_called, finalists))}")
-    raced = in_turns(ours + finalists, race.rounds)
-    ours, finalists = raced[: len(ours)], sorted(raced[len(ours) :], key=lambda e: e.seconds)
+    _say(
+        f"{race.rounds} rounds of {', '.join(entry.contender.name for entry in found[:FINALISTS])}"
+    )
+    ours, finalists = in_turns(ours, finalists, race.rounds)
     best = finalists[:1]
     rows = [_row(each, ours[0], _alone(question, name, each)) for each in ours[:1]]
     rows += [_row(each, ours[0], None) for each in ours[1:]]
@@ -159,18 +160,31 @@ def loosest(contender: Contender, race: Race, limit: float) -> Entry | None:
     return found
 
 
-def in_turns(entries: list[Entry], rounds: int) -> list[Entry]:
-    """The entries with the shortest of their times so far and in so many rounds of this, that, this, that."""
+def in_turns(ours: list[Entry], peers: list[Entry], rounds: int) -> tuple[list[Entry], list[Entry]]:
+    """The entries with the shortest of their times so far and in so many rounds of this, that, this, that.
+
+    A peer that takes longer than the best of them has its run abandoned; one that never ended is left out.
+    """
+    for entry in peers:
+        if np.isinf(entry.seconds):
+            run(entry.contender, TOLERANCES[0], entry.way)  # other processes take seconds to start
     for _ in range(rounds):
-        for i, entry in enumerate(entries):
-            start = perf_counter()
-            while True:
-                seconds, _ = timed(lambda e=entry: run(e.contender, e.tolerance, e.way))
-                entry = entry._replace(seconds=min(seconds, entry.seconds))
-                if perf_counter() - start > TURN:
-                    break
-            entries[i] = entry
-    return entries
+        ours = [_again(entry, np.inf) for entry in ours]
+        for i, entry in enumerate(peers):
+            peers[i] = _again(entry, min(map(_patience, peers)))
+    return ours, sorted((e for e in peers if e.seconds < np.inf), key=lambda e: e.seconds)
+
+
+def _again(entry: Entry, limit: float) -> Entry:
+    """Run once more, and if it is quick more often."""
+    times, start = [entry.seconds], perf_counter()
+    while perf_counter() - start < TURN:
+        try:
+            with at_most(limit):
+                times.append(timed(lambda: run(entry.contender, entry.tolerance, entry.way))[0])
+        except TimeoutError:
+            break
+    return entry._replace(seconds=min(times))
 
 
 def _patience(entry: Entry) -> float:
@@ -225,7 +239,7 @@ def at_most(seconds: float) -> Iterator[None]:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds if seconds < np.inf else 0)  # 0: never
     try:
         yield
     finally:
