@@ -144,8 +144,7 @@ def loosest(contender: Contender, race: Race, limit: float) -> Entry | None:
     place = int(np.searchsorted(-TOLERANCES, -race.guess * 1.001))
     while low < high:
         try:
-            with at_most(limit):
-                entry = _measured(contender, TOLERANCES[place], way, race.truth)
+            entry = _measured(contender, TOLERANCES[place], way, race.truth, limit)
         except TimeoutError:
             entry = None
         if entry is not None and entry.excess > race.truth.accuracy:
@@ -191,8 +190,11 @@ def _patience(entry: Entry) -> float:
     return PATIENCE * entry.seconds + 0.1
 
 
-def _measured(contender: Contender, tolerance: float, way: str, truth: Truth) -> Entry:
-    seconds, fits = timed(lambda: run(contender, tolerance, way))
+def _measured(
+    contender: Contender, tolerance: float, way: str, truth: Truth, limit: float = np.inf
+) -> Entry:
+    with at_most(limit):
+        seconds, fits = timed(lambda: run(contender, tolerance, way))
     return Entry(contender, float(tolerance), way, seconds, truth.excess(fits), fits)
 
 

@@ -36,10 +36,10 @@ def of_ours(fit: ps.Fit, rows: Any) -> Fits:
 
 
 class Truth(NamedTuple):
-    """The objective of many fits, each at coefficients of its own, and their optima."""
+    """The objective of many fits, each at coefficients of its own, and their minima."""
 
     objectives: Callable[[ps.Params], Any]
-    optima: Callable[[], ps.Fit]
+    minima: Callable[[], np.ndarray]
     rows: Any
     """What an excess is divided by: the rows of each fit."""
     accuracy: float
@@ -49,28 +49,31 @@ class Truth(NamedTuple):
         if fits.weights is None:
             return float(np.max(fits.gap))
         params = ps.Params(jnp.asarray(fits.weights, float), jnp.asarray(fits.biases, float))
-        return float(np.max((np.asarray(self.objectives(params)) - _best(self)) / self.rows))
+        return float(np.max((np.asarray(self.objectives(params)) - self.minima()) / self.rows))
 
 
-@cache
-def _best(truth: Truth) -> np.ndarray:
-    best = truth.optima()
-    gap = float(np.max(np.asarray(best.gap) / truth.rows))
-    if not gap <= NEGLIGIBLE * truth.accuracy:
-        raise ArithmeticError(f"an optimum is known to {gap:.1e} nats a row only")
-    return np.asarray(best.objective)
+def _certified(
+    optima: Callable[[], ps.Fit], rows: Any, accuracy: float
+) -> Callable[[], np.ndarray]:
+    """The objectives of the optima, found when they are asked for first, and refused if they are not certain."""
+
+    @cache
+    def minima() -> np.ndarray:
+        best = optima()
+        gap = float(np.max(np.asarray(best.gap) / rows))
+        if not gap <= NEGLIGIBLE * accuracy:
+            raise ArithmeticError(f"an optimum is known to {gap:.1e} nats a row only")
+        return np.asarray(best.objective)
+
+    return minima
 
 
 def of_sweep(x: np.ndarray, y: np.ndarray, precisions: np.ndarray, accuracy: float) -> Truth:
     """One data set under many precisions."""
     data, taus = ps.make_data(x.astype(float), y), jnp.asarray(precisions, float)
     solver = ps.LBFGS(pairs=20)
-    return Truth(
-        lambda params: _of_precisions(params, data, taus),
-        lambda: ps.fit_path(data, taus, solver=solver),
-        len(y),
-        accuracy,
-    )
+    minima = _certified(lambda: ps.fit_path(data, taus, solver=solver), len(y), accuracy)
+    return Truth(lambda params: _of_precisions(params, data, taus), minima, len(y), accuracy)
 
 
 @jax.jit
@@ -99,7 +102,8 @@ def of_folds(data: ps.Data, kept: jax.Array, precisions: jax.Array, accuracy: fl
             kept,
         )
 
-    return Truth(objectives, optima, np.asarray(kept).sum(axis=1)[:, None], accuracy)
+    rows = np.asarray(kept).sum(axis=1)[:, None]
+    return Truth(objectives, _certified(optima, rows, accuracy), rows, accuracy)
 
 
 def of_many(data: ps.Data, axes: ps.Data, prior: ps.GaussianPrior, accuracy: float) -> Truth:
@@ -107,4 +111,5 @@ def of_many(data: ps.Data, axes: ps.Data, prior: ps.GaussianPrior, accuracy: flo
     objective = jax.jit(jax.vmap(partial(ps.map_objective, prior=prior), in_axes=(0, axes)))
     fit = jax.jit(jax.vmap(partial(ps.fit_map, prior=prior), in_axes=(axes,)))
     rows = data.features.shape[-2]
-    return Truth(lambda params: objective(params, data), lambda: fit(data), rows, accuracy)
+    minima = _certified(lambda: fit(data), rows, accuracy)
+    return Truth(lambda params: objective(params, data), minima, rows, accuracy)

@@ -14,7 +14,7 @@ ACCURACY = 1e-6
 
 
 def race(*peers, guess=1e-6):
-    truth = Truth(lambda params: params, lambda: None, 1, ACCURACY)
+    truth = Truth(lambda params: params, lambda: np.zeros(1), 1, ACCURACY)
     return Race("", (), peers, truth, guess=guess, longest=10.0)
 
 
