@@ -2,12 +2,14 @@
 #
 #   make test PYTHON=python3.12     build .venv with this interpreter
 #   make test PYTEST='-k prior'     more arguments for pytest
+#   make bench BENCH=sweeps         arguments of `python -m benchmarks`
 #
 # Without make: python -m venv .venv, then .venv/bin/pip install -e '.[test]', then the command of the target.
 
 VENV ?= .venv
 PYTHON ?=
 PYTEST ?=
+BENCH ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -45,8 +47,8 @@ format: $(VENV)/.test ## mend what ruff can mend
 notebooks: $(VENV)/.notebooks ## run each notebooks/NN_*.py into the .ipynb beside it
 	$(BIN)/python notebooks/execute.py
 
-bench: $(VENV)/.bench ## time the fits against other packages
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench ## measure the fits beside other packages; BENCH='--write' keeps it, BENCH=sweeps runs a part
+	$(BIN)/python -m benchmarks $(BENCH)
 
 accuracy: $(VENV)/.bench ## compare the numerics with multiple precision
 	$(BIN)/python -m benchmarks.accuracy

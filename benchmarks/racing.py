@@ -1,37 +1,82 @@
-"""What the races share: data, a stopwatch, and how far a fit is from its optimum."""
+"""A race: the contenders' loosest settings that are as accurate as asked are found, then they run in turns.
 
-from collections.abc import Callable
+A solver of another package stops by a tolerance of its own, which says little about how far its worst fit is from the
+optimum. So the loosest of its tolerances with which that is as near as asked is looked for by bisection, every setting
+being run and measured once; a run that takes longer than the best that is known is abandoned, whatever it might have
+found. The fastest two, in each of the ways in which they may use two cores, then run in turns with ours, and the
+shortest time of each counts: what else the machine does can only lengthen it.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from sklearn.datasets import load_digits
+from joblib import parallel_config
+from threadpoolctl import threadpool_limits
 
-import probsoftmax as ps
+from benchmarks.alone import Alone, run_alone
+from benchmarks.tables import Table, number
+from benchmarks.truth import Fits, Truth
+
+TOLERANCES = 10.0 ** -np.arange(1, 11.5, 0.5)
+WAYS = {
+    "1 thread": lambda: threadpool_limits(1),
+    "2 threads": lambda: threadpool_limits(2),
+    "2 processes": lambda: parallel_config(n_jobs=2),
+}
+"""How scikit-learn may use two cores. XLA takes both by itself."""
+THREADS = ("1 thread", "2 threads")
+FINALISTS = 2
+PATIENCE = 1.25
+"""A run that takes so many times as long as the best that is known is abandoned."""
+TURN = 0.3
+"""Seconds for which a contender that is quick runs again and again when it has its turn."""
 
 
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """The bundled digits: 1797 x 64, 10 classes."""
-    images: Any = load_digits()
-    return images.data / 16, images.target
+class Contender(NamedTuple):
+    """A way to answer the question, with the tolerance as its argument."""
+
+    name: str
+    run: Callable[[float], Fits]
+    ways: tuple[str, ...] = ("2 threads",)
+    compiles: bool = False
+    """Whether the first run is not like the others."""
 
 
-def embeddings(
-    n: int, d: int, k: int, *, decay: float = 1.0, cone: float = 3.0, separation: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of length 1 like those of an image model: spectra that fall like a power, and a direction common to all.
+class Race(NamedTuple):
+    """A question about one data set."""
 
-    ``decay`` and ``cone`` make the problem ill-conditioned, ``separation`` makes the classes nearly separable.
-    """
-    rng = np.random.default_rng(0)
-    spectrum = np.arange(1, d + 1) ** (-decay / 2)
-    means = rng.normal(size=(k, d)) * spectrum * separation
-    common = rng.normal(size=d)
-    y = rng.integers(0, k, n)
-    x = means[y] + rng.normal(size=(n, d)) * spectrum + cone * common / np.linalg.norm(common)
-    return x / np.linalg.norm(x, axis=1, keepdims=True), y
+    title: str
+    ours: tuple[Contender, ...]
+    """The first is the one that others are compared with; their tolerance is the accuracy."""
+    peers: tuple[Contender, ...]
+    """The most promising first."""
+    truth: Truth
+    target: float | None = None
+    guess: float = 1e-6
+    """The tolerance of the peers to look at first."""
+    rounds: int = 3
+    longest: float = 60
+    """Seconds that the first peer's run may take."""
+
+    def contender(self, name: str) -> Contender:
+        """By its name."""
+        return next(each for each in self.ours + self.peers if each.name == name)
+
+
+class Entry(NamedTuple):
+    """A contender with its tolerance, its shortest time so far and its worst excess in nats a row."""
+
+    contender: Contender
+    tolerance: float
+    way: str
+    seconds: float
+    excess: float
+    fits: Fits
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -41,12 +86,171 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return perf_counter() - start, result
 
 
-@jax.jit
-def objectives(weights: jax.Array, bias: jax.Array, data: ps.Data, precisions: jax.Array) -> Any:
-    """The MAP objective of many fits, (l, d, k) and (l, k), each under its own precision."""
+def run(contender: Contender, tolerance: float, way: str) -> Fits:
+    """Once."""
+    with WAYS[way]():
+        return contender.run(tolerance)
 
-    def objective(one: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        w, b, tau = one
-        return ps.map_objective(ps.Params(w, b), data, ps.GaussianPrior(tau))
 
-    return jax.lax.map(objective, (jnp.asarray(weights), jnp.asarray(bias), precisions))
+def table_of(question: str, name: str, race: Race) -> Table:
+    """Look for settings, race them, and run ours and the best of the others once more, each in a fresh process."""
+    accuracy = race.truth.accuracy
+    ours = [_measured(each, accuracy, each.ways[0], race.truth) for each in race.ours]
+    found = qualified(race)
+    finalists = [
+        # What the search has measured was on the first of the ways.
+        entry._replace(way=way, seconds=entry.seconds if i == 0 else np.inf)
+        for entry in found[:FINALISTS]
+        for i, way in enumerate(entry.contender.ways)
+    ]
+    _say(
+        f"{race.rounds} rounds of {', '.join(entry.contender.name for entry in found[:FINALISTS])}"
+    )
+    ours, finalists = in_turns(ours, finalists, race.rounds)
+    best = finalists[:1]
+    rows = [_row(each, ours[0], _alone(question, name, each)) for each in ours[:1]]
+    rows += [_row(each, ours[0], None) for each in ours[1:]]
+    rows += [_row(each, ours[0], _alone(question, name, each)) for each in best]
+    rows += [_row(each, ours[0], None) for each in finalists[1:]]
+    rows += [_row(each, ours[0], None) for each in found[FINALISTS:]]
+    header = ["", "passes", "seconds", "ratio", "first call, s", "gap", "excess", "memory, MiB"]
+    return Table(race.title, header, rows, _summary(race, ours, best, found))
+
+
+def qualified(race: Race) -> list[Entry]:
+    """The peers at their loosest tolerances that are accurate enough, the fastest first."""
+    found, limit = [], race.longest
+    for peer in race.peers:
+        _say(f"looking for the tolerance of {peer.name}")
+        entry = loosest(peer, race, limit)
+        if entry is not None:
+            found.append(entry)
+            limit = min(limit, _patience(entry))
+    return sorted(found, key=lambda entry: entry.seconds)
+
+
+def loosest(contender: Contender, race: Race, limit: float) -> Entry | None:
+    """The loosest of the tolerances with which the worst fit is as accurate as asked; None if all take too long.
+
+    A bisection that starts at a guess, and looks close to it first.
+    """
+    way = contender.ways[0]
+    if contender.compiles:
+        run(contender, TOLERANCES[0], way)
+    found, low, high, step = None, 0, len(TOLERANCES), 1
+    place = int(np.searchsorted(-TOLERANCES, -race.guess * 1.001))
+    while low < high:
+        try:
+            entry = _measured(contender, TOLERANCES[place], way, race.truth, limit)
+        except TimeoutError:
+            entry = None
+        if entry is not None and entry.excess > race.truth.accuracy:
+            low, following = place + 1, place + step
+        else:
+            # What was not in time may be with a looser tolerance.
+            high, following = place, place - step
+        if entry is not None and high == place:
+            found, limit = entry, min(limit, _patience(entry))
+        step *= 2
+        place = following if low <= following < high else (low + high) // 2
+    return found
+
+
+def in_turns(ours: list[Entry], peers: list[Entry], rounds: int) -> tuple[list[Entry], list[Entry]]:
+    """The entries with the shortest of their times so far and in so many rounds of this, that, this, that.
+
+    A peer that takes longer than the best of them has its run abandoned; one that never ended is left out.
+    """
+    for entry in peers:
+        if np.isinf(entry.seconds):
+            run(entry.contender, TOLERANCES[0], entry.way)  # other processes take seconds to start
+    for _ in range(rounds):
+        ours = [_again(entry, np.inf) for entry in ours]
+        for i, entry in enumerate(peers):
+            peers[i] = _again(entry, min(map(_patience, peers)))
+    return ours, sorted((e for e in peers if e.seconds < np.inf), key=lambda e: e.seconds)
+
+
+def _again(entry: Entry, limit: float) -> Entry:
+    """Run once more, and if it is quick more often."""
+    times, start = [entry.seconds], perf_counter()
+    while perf_counter() - start < TURN:
+        try:
+            with at_most(limit):
+                times.append(timed(lambda: run(entry.contender, entry.tolerance, entry.way))[0])
+        except TimeoutError:
+            break
+    return entry._replace(seconds=min(times))
+
+
+def _patience(entry: Entry) -> float:
+    return PATIENCE * entry.seconds + 0.1
+
+
+def _measured(
+    contender: Contender, tolerance: float, way: str, truth: Truth, limit: float = np.inf
+) -> Entry:
+    with at_most(limit):
+        seconds, fits = timed(lambda: run(contender, tolerance, way))
+    return Entry(contender, float(tolerance), way, seconds, truth.excess(fits), fits)
+
+
+def _alone(question: str, name: str, entry: Entry) -> Alone:
+    return run_alone(question, name, entry.contender.name, entry.way, entry.tolerance)
+
+
+def _row(entry: Entry, ours: Entry, alone: Alone | None) -> list[str]:
+    fits = entry.fits
+    return [
+        _called(entry),
+        "" if fits.passes is None else str(int(np.sum(fits.passes))),
+        number(entry.seconds),
+        number(entry.seconds / ours.seconds),
+        "" if alone is None else number(alone.seconds),
+        "" if fits.gap is None else f"{float(np.max(fits.gap)):.0e}",
+        f"{max(entry.excess, 0):.0e}",
+        "" if alone is None or alone.mebibytes is None else f"{alone.mebibytes:.0f}",
+    ]
+
+
+def _summary(race: Race, ours: list[Entry], best: list[Entry], found: list[Entry]) -> str:
+    names = {entry.contender.name for entry in found}
+    slower = [peer.name for peer in race.peers if peer.name not in names]
+    notes = [
+        f"**{_called(entry)} is less accurate than asked.**"
+        for entry in ours
+        if not entry.excess <= race.truth.accuracy
+    ]
+    for entry in best:
+        aim = "" if race.target is None else f"; the target is {race.target:g}"
+        notes.append(
+            f"**{entry.seconds / ours[0].seconds:.1f} times** as fast as the best of the others{aim}."
+        )
+    if slower:
+        notes.append(f"Abandoned, for they took longer than the best: {', '.join(slower)}.")
+    return " ".join(notes)
+
+
+def _called(entry: Entry) -> str:
+    way = f", {entry.way}" if len(entry.contender.ways) > 1 else ""
+    return f"{entry.contender.name}, {entry.tolerance:.1g}{way}"
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """``TimeoutError`` after so many seconds, as soon as Python has its turn again."""
+
+    def give_up(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds if seconds < np.inf else 0)  # 0: never
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _say(what: str) -> None:
+    print(f"  {what} ...", file=sys.stderr, flush=True)

@@ -1,0 +1,111 @@
+"""Many fits in one call, every one within 1e-6 nats a row of its optimum, beside loops of fits.
+
+1000 bootstrap refits of wine share their X and differ in the weights of its rows; 500 few-shot tasks (10 classes, 8
+shots, 256 features) have each an X of its own. All have precision 1. scikit-learn's loop starts each fit from 0 or from
+the one before it, and may be shared out to two processes.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import probsoftmax as ps
+from benchmarks import truth
+from benchmarks.peers import SOLVERS, Lane, optax_fit, sklearn_fits
+from benchmarks.racing import Contender, Race
+from benchmarks.samples import few_shot, wine
+from probsoftmax.fit import choose_solver
+
+ACCURACY = 1e-6
+"""Nats for each row of a fit."""
+TARGET = 30
+PRIOR = ps.GaussianPrior(1.0)
+
+
+def bootstrap() -> tuple[ps.Data, ps.Data]:
+    """1000 vectors of weights for the rows of wine; and what is mapped over."""
+    x, y = wine()
+    n = len(y)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000)
+    data = replace(ps.make_data(x, y), weights=jnp.asarray(counts, float))
+    return data, _axes(data, None, 0)
+
+
+def tasks() -> tuple[ps.Data, ps.Data]:
+    """500 matrices of features; and what is mapped over."""
+    x, y = few_shot(500, 10, 8, 256)
+    data = ps.Data(jnp.asarray(x), jnp.asarray(y, jnp.int32), jnp.ones(len(y)), 10)
+    return data, _axes(data, 0, None)
+
+
+RACES: dict[str, Callable[[], tuple[ps.Data, ps.Data]]] = {
+    "1000 bootstrap refits of wine": bootstrap,
+    "500 few-shot tasks": tasks,
+}
+LARGE = ()
+
+
+def race(name: str) -> Race:
+    """All fits of one kind."""
+    data, axes = RACES[name]()
+    lanes, (n, d), k = _lanes(data), data.features.shape[-2:], data.num_classes
+    chosen: Any = choose_solver(d, k)
+
+    @jax.jit
+    def mapped(data: ps.Data, tolerance: jax.Array) -> ps.Fit:
+        solver = replace(chosen, tolerance=tolerance)
+        return jax.vmap(lambda one: ps.fit_map(one, PRIOR, solver=solver), in_axes=(axes,))(data)
+
+    @jax.jit
+    def mapped_optax(data: ps.Data, tolerance: jax.Array) -> ps.Params:
+        start = ps.init_params(d, k, data.features.dtype)
+        fit = partial(optax_fit, start, precision=1.0, tolerance=tolerance)
+        return jax.vmap(fit, in_axes=(axes,))(data)
+
+    def with_optax(tolerance: float) -> truth.Fits:
+        return truth.Fits(*jax.block_until_ready(mapped_optax(data, jnp.asarray(tolerance))))
+
+    def peer(solver: str, warm: bool) -> Contender:
+        start = "warm" if warm else "cold"
+        return Contender(
+            f"scikit-learn {solver}, {start}",
+            lambda tolerance: sklearn_fits(lanes, solver, warm, tolerance),
+            ("1 thread", "2 threads", "2 processes"),
+        )
+
+    return Race(
+        f"{name}: {n} x {d} x {k}, {data.features.dtype}",
+        (
+            Contender(
+                f"vmap of fit_map, {type(chosen).__name__}",
+                lambda tolerance: truth.of_ours(mapped(data, jnp.asarray(tolerance)), n),
+                compiles=True,
+            ),
+        ),
+        (
+            *(peer(solver, warm) for warm in (True, False) for solver in SOLVERS),
+            Contender("vmap of optax.lbfgs", with_optax, compiles=True),
+        ),
+        truth.of_many(data, axes, PRIOR, ACCURACY),
+        TARGET,
+        guess=1e-5,
+        rounds=2,
+    )
+
+
+def _axes(data: ps.Data, features: int | None, weights: int | None) -> ps.Data:
+    """What `jax.vmap` maps over: integers in the place of arrays."""
+    return replace(cast(Any, data), features=features, labels=None, weights=weights)
+
+
+def _lanes(data: ps.Data) -> list[Lane]:
+    """What scikit-learn is given for each fit."""
+    x, y, s = (np.asarray(part) for part in (data.features, data.labels, data.weights))
+    if x.ndim == 3:
+        return [(one, y, None, 1.0) for one in x]
+    return [(x, y, one, 1.0) for one in s]
