@@ -39,7 +39,7 @@ def test_the_optimum_is_that_of_all_features(data, prior):
         np.testing.assert_allclose(some, others, rtol=1e-9, atol=1e-9 * np.abs(others).max())
     gradient = jax.grad(ps.map_objective)(few.params, data, prior)
     scale = np.abs(data.features).max(axis=0)[:, None]
-    np.testing.assert_array_less(np.abs(gradient.weights), 1e-12 * (1 + scale) * N)
+    assert np.all(np.abs(gradient.weights) < 1e-12 * (1 + scale) * N)
 
 
 def test_the_coordinates_lose_nothing(data, prior):
@@ -52,7 +52,7 @@ def test_the_coordinates_lose_nothing(data, prior):
     zero, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
     solution = Solution(inside, zero, zero, inside, count, count, count)
     theta = out_of(space, solution).theta
-    np.testing.assert_allclose(into(space, theta), inside, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(into(space, theta), inside, rtol=1e-10, atol=1e-11)
     np.testing.assert_allclose(
         theta @ problem.features, inside @ small.features, rtol=1e-11, atol=1e-12
     )

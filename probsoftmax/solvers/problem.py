@@ -171,8 +171,11 @@ def _standardise(features, weights, terms):
     # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
     # so that neither the curvature of the data nor that of the prior can overflow.
     second = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
-    stiffest = _over_lanes(features, jnp.sqrt(jnp.max(terms.precision, axis=1))) * first
-    second = jnp.where(stiffest > 0, jnp.minimum(second, _power_of_two(stiffest)), second)
+    stiffest = jnp.sqrt(jnp.max(terms.precision, axis=1))
+    # (Of many lanes the softest prior decides.)
+    loosest = _over_lanes(features, jnp.where(stiffest > 0, 1 / stiffest, 0))
+    longest = _power_of_two(first / loosest)
+    second = jnp.where(loosest > 0, jnp.minimum(second, longest), second)
     return features * second[None, :], first * second, mean * second
 
 
