@@ -180,13 +180,14 @@ def _refuse_collinear(basis: Basis, names):
 
 
 def _refuse_recession(moves: Float[np.ndarray, "n k"], data: Data) -> None:
-    """Refuses scores, a move of which would leave (next to) every label in front: the rule of ``fit_mle``."""
+    """Refuses scores, a move of which leaves every class with a share of a label in front: the rule of ``fit_mle``."""
     s, labels = np.asarray(data.weights, float), np.asarray(data.labels)
     present = s != 0
     s, z, y = s[present], moves[present], labels[present]
-    wanted = (y * z).sum(axis=1) if y.ndim == 2 else np.take_along_axis(z, y[:, None], axis=1)[:, 0]
+    claimed = y > 0 if y.ndim == 2 else y[:, None] == np.arange(z.shape[1])
+    behind = np.where(claimed, z.max(axis=1, keepdims=True) - z, 0).max(axis=1)
     spread = s @ (z.max(axis=1) - z.min(axis=1))
-    if spread > 0 and s @ (z.max(axis=1) - wanted) <= RECEDES * spread:
+    if spread > 0 and s @ behind <= RECEDES * spread:
         raise ValueError(
             "the classes are separated: the likelihood has no maximum, and its coefficients no standard errors. "
             "separation says what runs away; fit_map, with a prior, has an optimum"

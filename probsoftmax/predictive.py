@@ -32,8 +32,13 @@ def predictive_probit(posterior: Posterior, features: Float[Array, "n d"]) -> Fl
     with A the covariance of the scores. Neither changes with a shift of all scores, and no A is formed. They are
     shrunk, :math:`\tilde \ell_c = \ell_c\, \kappa(g_c v_c) - \tfrac12 t_c\, \kappa(t_c)\, \kappa(v_c)`, and
     :math:`\tilde p_c \propto \sigma(\tilde \ell_c)`. With two classes t is 0, g is 1, and this is MacKay's formula.
-    With more, :math:`g = \tanh(x / 2) / (x / 2)` at :math:`x = \kappa(v) \ell`: far from 0 the sigmoid is closer to an
-    exponential, and MacKay's constant, too large there, would add up over many rare classes.
+    With more, :math:`g = \frac{\tanh(x / 2)}{x / 2} \cdot \frac{4 / \pi + v / 16}{1 + v / 16}` at
+    :math:`x = \kappa(v) \ell`. Far from 0 the sigmoid is closer to an exponential, and MacKay's constant, too large
+    there, would add up over many rare classes; and where v is small it is too small, by the factor 4 / pi that the
+    expansion to first order asks for. (1/16 is where one goes over into the other: 1/20 to 1/10 do as well.)
+
+    Around the mean of the posterior (``shift_to_mean``) its log loss is within 1 % of that of Markov chain Monte Carlo,
+    on iris and on three classes that overlap; around the mode, an average is no better than the posterior is.
 
     On digits and on random problems of 3 to 100 classes its divergence from the true average is at most a seventh of
     that of the plug-in, and at most half of that of scores shrunk one by one; as a rule a twentieth and a tenth.
@@ -74,7 +79,8 @@ def predictive_probit(posterior: Posterior, features: Float[Array, "n d"]) -> Fl
         half = shrunk / 2
         g = jnp.where(half == 0, 1, jnp.tanh(half) / jnp.where(half == 0, 1, half))
         if scores.shape[0] > 2:
-            shrunk = log_odds * _shrinkage(g * variance)
+            narrow = (4 / jnp.pi + variance / 16) / (1 + variance / 16)  # from 4 / pi to 1
+            shrunk = log_odds * _shrinkage(g * narrow * variance)
         mean = shrunk - 0.5 * excess * _shrinkage(excess) * _shrinkage(variance)
         return softmax(jax.nn.log_sigmoid(mean))
 

@@ -31,7 +31,7 @@ def read(source: Path) -> tuple[Any, Any]:
 
 
 def test_there_are_notebooks():
-    assert len(SOURCES) >= 2
+    assert len(SOURCES) >= 3
 
 
 @notebook

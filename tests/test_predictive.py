@@ -82,7 +82,7 @@ def test_it_is_what_it_is_defined_to_be(posterior, data):
 
     odds = np.asarray(jax.vmap(log_odds)(scores))
     x = odds * kappa(v)
-    g = np.tanh(x / 2) / (x / 2)
+    g = np.tanh(x / 2) / (x / 2) * (4 / np.pi + v / 16) / (1 + v / 16)
     expected = expit(odds * kappa(g * v) - t * kappa(t) * kappa(v) / 2)
     expected /= expected.sum(axis=1, keepdims=True)
     found = ps.predictive_probit(posterior, data.features)

@@ -194,6 +194,17 @@ def test_soft_labels_separate_only_where_they_are_certain():
     assert ps.fit_mle(certain.data(), solver=NEWTON).status == ps.Status.SEPARATED
 
 
+@pytest.mark.parametrize("seed", [13, 23, 33])
+def test_a_share_of_next_to_nothing_is_no_separation(seed):
+    """Labels that are probabilities of the model itself, down to 1e-88: its coefficients are the maximum."""
+    x, truth = np.random.default_rng(seed).normal(size=(24, 2)), np.array([60.0, -30.0])
+    away = x @ truth
+    p = np.exp(-np.logaddexp(0, np.stack([away, -away], axis=1)))
+    fit = ps.fit_mle(padded(x, p, 2, precision=0.0).data(), solver=NEWTON)
+    assert fit.status == ps.Status.CONVERGED
+    np.testing.assert_allclose(np.diff(fit.params.weights[:2])[:, 0], truth, rtol=1e-6)
+
+
 def test_float32_reaches_the_same_verdicts():
     for problem, wanted in (
         (COMPLETE["4 points"], {ps.Status.SEPARATED}),

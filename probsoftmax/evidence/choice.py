@@ -1,8 +1,10 @@
 r"""The prior chosen by the evidence: the precisions under which the labels, not their best fit, are most probable.
 
-In the logarithms of the precisions the evidence is climbed by a quasi-Newton method. Each trial is a fit of its own,
-started from the last, and the gradient goes through it: by the implicit function theorem it has the motion of the
-optimum with the precisions, which the fixed-point iterations of MacKay leave out. All is one compiled program.
+In the logarithms of the precisions the evidence is climbed by Newton's method, with the curvature that it would have
+if the log-likelihood were a quadratic. Each trial is a fit of its own, started from the last, and the gradient goes
+through it: by the implicit function theorem it has the motion of the optimum with the precisions, which the fixed-point
+iterations of MacKay leave out. A curvature that is only learnt from the slopes takes more trials than there are
+precisions. All is one compiled program.
 """
 
 from functools import partial
@@ -22,10 +24,11 @@ from probsoftmax.fit import Fit, fit_map
 from probsoftmax.likelihood import without_absent_rows
 from probsoftmax.linear import Params
 from probsoftmax.numerics import compute_dtype
+from probsoftmax.posterior.full import FullPosterior, laplace
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.status import Status
 
-MAX_TRIALS = 200
+MAX_TRIALS = 400
 STRIDE = 2.0
 """Largest change of a logarithm of a precision in one step: a factor of 7."""
 SUFFICIENT = 1e-4
@@ -60,8 +63,10 @@ def fit_evidence(
         The prior (its precision in the shape given, or ``(d, 1)`` with groups), the fit and the log evidence. The
         derivative of the evidence in the logarithm of a precision is below 1.3e-5 (in float32: 1e-2), but for a
         precision at an end of its range: where features do not matter the evidence grows without end, and the
-        precision stops where the prior is :math:`\epsilon^{-1/2}` times as stiff as the data can be (1e8; in float32:
-        3e3), the weights being 0 to half of the digits. It stops as far below, too.
+        precision stops where that derivative is so small, or at the latest where the prior is
+        :math:`\epsilon^{-1/2}` times as stiff as the data can be (1e8; in float32: 3e3), the weights being 0 to half of
+        the digits. It stops as far below, too. Of a constant feature the evidence says nothing where the bias is flat:
+        its precision stays where it started.
 
     Raises:
         ValueError: shapes that do not fit together, more than 16,384 coefficients, a precision that is 0, groups that
@@ -106,8 +111,12 @@ class _Climb(NamedTuple):
     """Logarithms of the precisions."""
     value: Float[Array, ""]
     slope: Float[Array, " h"]
-    inverse: Float[Array, "h h"]
-    """Of minus the second derivatives of the evidence, as learnt so far."""
+    curvature: Float[Array, "h h"]
+    """Minus the second derivatives, if the log-likelihood were a quadratic."""
+    moved: Float[Array, " h"]
+    """By the last step."""
+    change: Float[Array, " h"]
+    """Of minus the slope along it."""
     fit: Fit
     length: Float[Array, ""]
     trials: Int[Array, ""]
@@ -130,8 +139,11 @@ def _fit_evidence(data: Data, prior: GaussianPrior, groups: tuple[int, ...] | No
     evaluate = jax.value_and_grad(evidence_at, has_aux=True)
     start = jnp.log(prior.precision).reshape(-1)
     start = start if groups is None else jnp.full(max(groups) + 1, start[0])
-    lowest, highest = _range(data, prior, start, groups)
-    tolerance = 2 * jnp.finfo(start.dtype).eps ** (1 / 3)
+    entries = np.arange(start.shape[0])
+    entries = entries.reshape(shape) if groups is None else np.array([groups]).T
+    entries = np.broadcast_to(entries, (data.features.shape[1], data.num_classes))
+    lowest, highest = _range(data, prior, start, entries)
+    tolerance = 2 * float(jnp.finfo(start.dtype).eps) ** (1 / 3)
 
     def inside(place: Float[Array, " h"], slope: Float[Array, " h"]) -> Float[Array, " h"]:
         """The slope without what leads out of the range."""
@@ -140,11 +152,13 @@ def _fit_evidence(data: Data, prior: GaussianPrior, groups: tuple[int, ...] | No
 
     def climb(state: _Climb) -> _Climb:
         free = inside(state.place, state.slope)
-        towards = jnp.where(free == 0, 0, jnp.matmul(state.inverse, free, precision=HIGHEST))
+        towards = _newton(state, free, tolerance)
         towards = jnp.where(jnp.sum(towards * free) > 0, towards, free)
         towards = jnp.clip(state.length * towards, -STRIDE, STRIDE)
         place = jnp.clip(state.place + towards, lowest, highest)
         (value, fit), slope = evaluate(place, state.fit.params)
+        prior = prior_at(place)
+        curvature = _curvature(laplace(fit.params, data, prior), prior, entries, start.size)
         moved = place - state.place
         # Near the top the gain is lost in the rounding of the evidence, and the slope still tells.
         noise = 100 * jnp.finfo(value.dtype).eps * (1 + jnp.abs(value))
@@ -152,16 +166,13 @@ def _fit_evidence(data: Data, prior: GaussianPrior, groups: tuple[int, ...] | No
         gain = value - state.value
         enough = gain >= SUFFICIENT * jnp.sum(moved * state.slope)
         taken = jnp.all(jnp.isfinite(slope)) & (enough | ((gain >= -noise) & flatter))
-        inverse = jnp.where(
-            state.trials == 0,
-            jnp.diag(STRIDE / jnp.maximum(jnp.abs(slope), 1)),
-            _learn(state.inverse, moved, state.slope - slope),
-        )
         after = _Climb(
             place,
             value,
             slope,
-            inverse,
+            curvature,
+            moved,
+            state.slope - slope,
             fit,
             jnp.ones_like(state.length),
             state.trials,
@@ -179,7 +190,9 @@ def _fit_evidence(data: Data, prior: GaussianPrior, groups: tuple[int, ...] | No
         start,
         nothing,
         jnp.zeros_like(start),
-        jnp.zeros((start.shape[0], start.shape[0]), start.dtype),
+        jnp.eye(start.size, dtype=start.dtype),
+        jnp.zeros_like(start),
+        jnp.zeros_like(start),
         jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), unknown),
         jnp.ones_like(nothing),
         jnp.zeros((), jnp.int32),
@@ -194,22 +207,60 @@ def _fit_evidence(data: Data, prior: GaussianPrior, groups: tuple[int, ...] | No
     return EvidenceFit(prior_at(state.place), state.fit._replace(status=status), state.value)
 
 
-def _learn(
-    inverse: Float[Array, "h h"], moved: Float[Array, " h"], change: Float[Array, " h"]
-) -> Float[Array, "h h"]:
-    """The update of Broyden, Fletcher, Goldfarb and Shanno; none where the evidence curves upwards."""
-    along = jnp.sum(moved * change)
-    curved = along > 1e-10 * jnp.sum(moved * moved)
-    rho = jnp.where(curved, 1 / jnp.where(curved, along, 1), 0)
-    project = jnp.eye(moved.shape[0], dtype=moved.dtype) - rho * moved[:, None] * change[None, :]
-    updated = jnp.matmul(
-        project, jnp.matmul(inverse, project.T, precision=HIGHEST), precision=HIGHEST
+def _newton(state: _Climb, free: Float[Array, " h"], least: float) -> Float[Array, " h"]:
+    r"""The step to where the slope is 0, by the curvature C as the last step has corrected it.
+
+    The evidence is not concave, so C is taken by the magnitudes of its eigenvalues: where it curves upwards, the slope
+    is followed as far as the other way round it would lead to 0. The correction is one update of Broyden, Fletcher,
+    Goldfarb and Shanno; more of them, or those of the symmetric rank one, were no faster on digits, whole or pooled.
+    Precisions at an end of their range have no part in it.
+    """
+    fixed = free == 0
+    matrix = jnp.where(
+        fixed[:, None] | fixed[None, :], jnp.eye(free.size, dtype=free.dtype), state.curvature
     )
-    return jnp.where(curved, updated + rho * moved[:, None] * moved[None, :], inverse)
+    sizes, axes = jnp.linalg.eigh(matrix)
+
+    def inverse(slope: Float[Array, " h"]) -> Float[Array, " h"]:
+        along = jnp.matmul(slope, axes, precision=HIGHEST)
+        return jnp.matmul(axes, along / jnp.maximum(jnp.abs(sizes), least), precision=HIGHEST)
+
+    along = jnp.sum(state.moved * state.change)
+    curved = along > 1e-10 * jnp.sum(state.moved * state.moved)
+    rho = jnp.where(curved, 1 / jnp.where(curved, along, 1), 0)
+    share = rho * jnp.sum(state.moved * free)
+    step = inverse(free - share * state.change)
+    step += state.moved * (share - rho * jnp.sum(state.change * step))
+    return jnp.where(fixed, 0, step)
+
+
+def _curvature(
+    posterior: FullPosterior, prior: GaussianPrior, entries: Int[np.ndarray, "d k"], size: int
+) -> Float[Array, "h h"]:
+    r"""Minus the second derivatives of the evidence in the log precisions, if the log-likelihood were a quadratic.
+
+    With the covariance :math:`\Sigma` of the coefficients a and b, of the groups g and h, and w measured from the mean
+    of the prior,
+
+    .. math:: C_{gh} = \delta_{gh} \sum_a \tfrac12 \tau_a (w_a^2 + \Sigma_{aa})
+              - \sum_{ab} \tau_a \tau_b \Sigma_{ab} (\tfrac12 \Sigma_{ab} + w_a w_b).
+    """
+    scale = posterior.coordinates.scale[:, None]
+    tau = (jnp.broadcast_to(prior.precision, entries.shape) * scale**2).T.reshape(-1)
+    w = ((posterior.mean.weights - prior.mean) / scale).T.reshape(-1)
+    group = entries.T.reshape(-1)
+    k, m = posterior.mean.bias.shape[0], scale.shape[0] + 1
+    root = posterior.inverse_root.reshape(-1, k, m)[:, :, :-1].reshape(-1, tau.size)
+    covariance = jnp.matmul(root.T, root, precision=HIGHEST)
+    own = jnp.zeros(size, tau.dtype).at[group].add(0.5 * tau * (w**2 + jnp.diagonal(covariance)))
+    pairs = covariance * (0.5 * covariance + w[:, None] * w[None, :])
+    pairs = tau[:, None] * tau[None, :] * pairs
+    by_row = jnp.zeros((size, tau.size), tau.dtype).at[group].add(pairs)
+    return jnp.diag(own) - jnp.zeros((size, size), tau.dtype).at[group].add(by_row.T)
 
 
 def _range(
-    data: Data, prior: GaussianPrior, start: Float[Array, " h"], groups: tuple[int, ...] | None
+    data: Data, prior: GaussianPrior, start: Float[Array, " h"], entries: Int[np.ndarray, "d k"]
 ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
     r"""Logarithms of the least and the greatest precision of each group.
 
@@ -222,14 +273,11 @@ def _range(
     mean = jnp.matmul(s, x, precision=HIGHEST) / jnp.sum(s)
     mean = jnp.where(jnp.all(prior.bias_precision == 0), mean, 0)
     stiffness = jnp.sum(s[:, None] * (x - mean[None, :]) ** 2, axis=0) / 4
-    (d,), k = stiffness.shape, data.num_classes
-    entries = np.arange(start.shape[0])
-    entries = (
-        entries.reshape(jnp.shape(prior.precision)) if groups is None else np.array([groups]).T
-    )
-    entries = np.broadcast_to(entries, (d, k))
-    largest = jnp.zeros_like(start).at[entries].max(jnp.broadcast_to(stiffness[:, None], (d, k)))
+    spread = jnp.broadcast_to(stiffness[:, None], entries.shape)
+    largest = jnp.zeros_like(start).at[entries].max(spread)
     # Constant features: nothing depends on the precision, which stays where it is.
-    middle = jnp.where(largest > 0, jnp.log(jnp.where(largest > 0, largest, 1)), start)
+    matters = largest > 0
+    middle = jnp.log(jnp.where(matters, largest, 1))
     reach = -0.5 * jnp.log(jnp.finfo(start.dtype).eps)
-    return jnp.minimum(middle - reach, start), jnp.maximum(middle + reach, start)
+    lowest = jnp.where(matters, jnp.minimum(middle - reach, start), start)
+    return lowest, jnp.where(matters, jnp.maximum(middle + reach, start), start)

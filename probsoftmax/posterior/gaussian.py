@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -79,6 +80,7 @@ class Posterior(ABC):
         """``score_covariance`` times a vector."""
 
 
+@partial(jax.jit, static_argnames="num_samples")
 def sample(posterior: Posterior, key: PRNGKeyArray, num_samples: int) -> Params:
     """Draws coefficients from a posterior.
 
@@ -148,6 +150,7 @@ def log_density(posterior: Posterior, params: Params) -> Float[Array, ""]:
     )
 
 
+@jax.jit
 def marginal_variances(posterior: Posterior) -> Params:
     """Variance of each coefficient.
 

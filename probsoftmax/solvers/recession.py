@@ -15,8 +15,10 @@ def separates(
 
     Far out along it the loss of a row grows by :math:`\max_j \delta_j - \sum_j y_j \delta_j \ge 0` a unit. If that is 0
     in every row, and some row is not indifferent to the direction, the likelihood only ever improves: the direction
-    separates the classes. Only the part of it on which the prior is flat may be used. 0 is to be read as: to half the
-    digits of the dtype, for the last step of a fit runs along such a direction up to what is left to fit.
+    separates the classes. Only the part of it on which the prior is flat may be used. It is 0 where every class with a
+    share of the label is in front, :math:`\delta_j = \max_l \delta_l` for all :math:`y_j > 0`, however small the share:
+    one of 1e-100 holds the likelihood back too, only farther out. 0 is to be read as: to half the digits of the dtype,
+    for the last step of a fit runs along such a direction up to what is left to fit.
 
     An iterate is a direction too, from the origin: one that classifies every row with a positive margin is the proof
     of a complete separation.
@@ -32,11 +34,9 @@ def _recedes(problem, delta):
     present = ~problem.absent[:, None]
     top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
     bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
-    if problem.labels.ndim == 1:
-        wanted = jnp.sum(jnp.where(at_labels(problem), delta, 0), axis=0)
-    else:
-        wanted = jnp.sum(problem.labels * delta, axis=0)
-    growth = jnp.sum(problem.weights * (top - wanted))
+    claimed = at_labels(problem) if problem.labels.ndim == 1 else problem.labels > 0
+    behind = jnp.max(jnp.where(claimed, top[None, :] - delta, 0), axis=0)
+    growth = jnp.sum(problem.weights * behind)
     spread = jnp.sum(problem.weights * (top - bottom))
     return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
 
