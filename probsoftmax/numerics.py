@@ -15,10 +15,9 @@ The familiar form :math:`\log\sum_j e^{x_j - m}` adds the small terms to a 1 and
 :math:`-\log p_y` is :math:`p_j` at the other classes and :math:`-q_y` at the label, and the Hessian is
 :math:`p_j q_j` on the diagonal and :math:`-p_j p_l` off it.
 
-The sums are those of ``partition.py``; the derivative rules are ``jax.custom_jvp``, built from functions that have rules
-themselves and from the linear map of ``jacobian.py``: the same lines serve forward mode, reverse mode and every order of
-both. float16 and bfloat16 are computed in
-float32 and rounded once, at the end.
+The sums are those of ``partition.py``; the derivative rules are ``jax.custom_jvp``, built from the linear map of
+``jacobian.py`` and from functions that have rules themselves: the same lines serve forward mode, reverse mode and every
+order of both. float16 and bfloat16 are computed in float32 and rounded once, at the end.
 """
 
 from collections.abc import Sequence
