@@ -18,16 +18,9 @@ from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_floating, check_shape
 from probsoftmax.class_index import is_class, nan_unless_class, one_hot, prepare, score_of
-from probsoftmax.numerics import (
-    FEW_CLASSES,
-    as_real,
-    check_classes,
-    log_softmax,
-    log_softmax_tangent,
-    maximum_and_shift,
-    softmax_and_complement,
-    sum_of_others,
-)
+from probsoftmax.jacobian import log_softmax_tangent, softmax_and_complement
+from probsoftmax.numerics import as_real, check_classes, log_softmax
+from probsoftmax.partition import above_all, along, few_classes, maximum_and_shift, sums
 from probsoftmax.sigmoid import sigmoid, softplus
 
 
@@ -62,10 +55,11 @@ def softmax_cross_entropy_with_integer_labels(
 @jax.custom_jvp
 @jax.jit
 def _integer_cross_entropy(logits, labels):
-    score, maximum, _, largest, own, others = _split(logits, labels)
+    score, maximum, shift, _, total, others = _split(logits, labels)
+    largest = jnp.exp(maximum - shift)
     # Where the label leads, the loss is as small as the others are; elsewhere it is at least log 2.
-    excess = jnp.where(score == maximum, others, own + others - largest) / largest
-    loss = jnp.squeeze((maximum - score) + jnp.log1p(excess), axis=-1)
+    excess = jnp.where(score == maximum, others, total - largest) / largest
+    loss = (maximum - score) + jnp.log1p(excess)
     # The score is NaN already; the selection keeps the logarithm out of the loop of a sum over rows, where it takes
     # CPUs three times as long as alone.
     return jnp.where(is_class(labels, logits.shape), loss, jnp.nan)
@@ -82,36 +76,42 @@ def _integer_cross_entropy_jvp(primals, tangents) -> Any:
 @jax.jit
 def _residual(logits, labels):
     """The gradient, p minus the label's one-hot vector: minus the others at the label."""
-    _, _, shift, _, own, others = _split(logits, labels)
-    total = own + others
+    _, _, _, exponentials, total, others = _split(logits, labels)
+    # One reciprocal for all entries of a row: what it is rounded by does not keep their sum from 0.
+    scale = 1 / total
     at_label = one_hot(labels, logits.shape)
-    return jnp.where(at_label, -others / total, jnp.exp(logits - shift) / total)
+    return jnp.where(at_label, (-others * scale)[..., None], exponentials * scale[..., None])
 
 
 def _split(logits, labels):
-    """Score of the label, the largest score, and of the exponentials: shift, largest, the label's, all the others'."""
-    maximum, shift = maximum_and_shift(logits, (logits.ndim - 1,))
-    score = score_of(logits, labels)
-    exponentials = jnp.exp(logits - shift)
-    if not FEW_CLASSES < logits.shape[-1] < 1 << 24:
+    """Score of the label, the largest score, the shift; of the exponentials: all, their sum, the sum but the label's.
+
+    Score and sum are NaN for a label that is no class.
+    """
+    axis = (logits.ndim - 1,)
+    maximum, shift = maximum_and_shift(logits, axis)
+    score = score_of(logits, labels)[..., 0]
+    exponentials = jnp.exp(logits - along(shift, axis))
+    if few_classes(logits, axis) or logits.shape[-1] > 1 << 24:  # where places are no longer exact
         others = jnp.where(one_hot(labels, logits.shape), 0, exponentials)
+        total, others = sums(axis, exponentials, others)
+        total *= nan_unless_class(logits, labels)[..., 0]
     else:
-        # A selection by comparing integers costs the compiler for CPUs its vector instructions; this is 0 at the
-        # label and 1 elsewhere.
-        place = jax.lax.broadcasted_iota(logits.dtype, logits.shape, logits.ndim - 1)
-        others = exponentials * jnp.minimum(
-            jnp.abs(place - labels[..., None].astype(logits.dtype)), 1
-        )
-    others = jnp.sum(others, axis=-1, keepdims=True)
-    return score, maximum, shift, jnp.exp(maximum - shift), jnp.exp(score - shift), others
+        # A minimum in place of the selection (see partition.py): with 0 at the label, and with more elsewhere.
+        scale = above_all(logits, axis)
+        place = scale * jax.lax.broadcasted_iota(logits.dtype, logits.shape, axis[0])
+        label = scale * labels.astype(logits.dtype)
+        others = jnp.sum(jnp.minimum(jnp.abs(place - along(label, axis)), exponentials), axis)
+        total = jnp.exp(score - shift) + others
+    return score, maximum, shift, exponentials, total, others
 
 
 @_residual.defjvp
 def _residual_jvp(primals, tangents) -> Any:
     (logits, labels), (dlogits, _) = primals, tangents
     classes = (logits.ndim - 1,)
-    p, q = softmax_and_complement(logits, classes)
-    tangent = p * log_softmax_tangent(p, q, dlogits, classes)
+    p, _ = softmax_and_complement(logits, classes)
+    tangent = p * log_softmax_tangent(logits, dlogits, classes)
     return _residual(logits, labels), tangent * nan_unless_class(logits, labels)
 
 
@@ -155,10 +155,7 @@ def _soft_cross_entropy_jvp(primals, tangents) -> Any:
     (logits, labels), (dlogits, dlabels) = primals, tangents
     tangent = jnp.zeros_like(logits)
     if not isinstance(dlogits, SymbolicZero):
-        classes = (logits.ndim - 1,)
-        p, q = softmax_and_complement(logits, classes)
-        dominant = labels > jnp.sum(labels, axis=-1, keepdims=True) / 2
-        tangent += (p * sum_of_others(labels, dominant, classes) - labels * q) * dlogits
+        tangent -= labels * log_softmax_tangent(logits, dlogits, (logits.ndim - 1,))
     if not isinstance(dlabels, SymbolicZero):
         tangent -= _log_p_where_it_counts(logits, labels) * dlabels
     return _soft_cross_entropy(logits, labels), jnp.sum(tangent, axis=-1)

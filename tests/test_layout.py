@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "probsoftmax"
 # From the top floor to the ground. A module imports only from the floors above its own.
 FLOORS = [
     "checks",
+    "partition",
+    "jacobian",
     "numerics",
     "sigmoid",
     "information",

@@ -43,6 +43,14 @@ def test_first_derivatives_are_right_to_the_last_digits(jacobian, rows, dtype):
     assert worst(of_p, [truth.hessian() for truth in truths], dtype) <= ULPS
 
 
+def test_many_classes_of_many_rows_go_another_way_to_the_same_digits(dtype):
+    """Large arrays of many classes are pulled back without selecting the class that is nearly sure."""
+    rows = hard_rows(dtype)
+    rows = np.pad(rows, ((0, 0), (0, 35)), constant_values=-np.inf)
+    got = jax.jit(jax.vmap(jax.jacrev(ps.log_softmax)))(np.tile(rows, (2, 1)))[: len(rows)]
+    assert worst(got, [softmax_truth(row).jacobian() for row in rows], dtype) <= ULPS
+
+
 @pytest.mark.parametrize("modes", MODES, ids="-".join)
 def test_second_derivatives_are_right_to_the_last_digits(modes, rows, dtype):
     """Those of logsumexp and of every -log p are one matrix, diag(p) - p p'."""
