@@ -57,7 +57,13 @@ def _softmax_and_complement_jvp(axis, primals, tangents):
 
 
 def _forwards(x, dx, axis):
-    p, q = softmax_and_complement(x, axis)
+    return tangent_at(*softmax_and_complement(x, axis), dx, axis)
+
+
+def tangent_at(
+    p: Float[Array, "..."], q: Float[Array, "..."], dx: Float[Array, "..."], axis: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """``log_softmax_tangent`` where the probabilities and their complements are at hand."""
     sure = p > 0.5
     small, large = sums(axis, jnp.where(sure, 0, p) * dx, jnp.where(sure, p, 0) * dx)
     return jnp.where(sure, q * dx, dx - along(large, axis)) - along(small, axis)

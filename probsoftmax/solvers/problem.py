@@ -25,8 +25,8 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST, with_ones
 from probsoftmax.data import Data
+from probsoftmax.jacobian import softmax_and_complement, tangent_at
 from probsoftmax.linear import Params
-from probsoftmax.numerics import log_softmax_tangent, softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
 from probsoftmax.solvers.conjugate_gradients import Operator
 
@@ -288,7 +288,7 @@ def hessian_at(problem: Problem, scores: Float[Array, "k n"]) -> Operator:
     p, q = softmax_and_complement(scores, (0,))
 
     def times(direction: Float[Array, "k m"]) -> Float[Array, "k m"]:
-        moved = p * log_softmax_tangent(p, q, product(problem, direction), (0,))
+        moved = p * tangent_at(p, q, product(problem, direction), (0,))
         return pull(problem, problem.weights[None, :] * moved) + problem.precision * direction
 
     return times
