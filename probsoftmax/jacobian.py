@@ -57,7 +57,8 @@ def _softmax_and_complement_jvp(axis, primals, tangents):
 
 
 def _forwards(x, dx, axis):
-    return tangent_at(*softmax_and_complement(x, axis), dx, axis)
+    p, q = softmax_and_complement(x, axis)
+    return tangent_at(p, q, dx, axis)
 
 
 def tangent_at(
