@@ -68,3 +68,17 @@ def test_many_rows_or_many_precisions_stay_where_they_are(data, prior):
     narrow = replace(data, features=data.features[:, :5])
     flat = ps.GaussianPrior(0.7)
     assert not has_row_space(make_problem(narrow, flat, ps.init_params(5, K), standardise=True))
+
+
+def test_units_that_differ_by_more_than_the_squares_of_the_dtype():
+    """In float32 the square of 1e-20 is 0, and a prior must not be."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(N, D)).astype(np.float32)
+    x[:, 0] *= 1e20
+    y = [0, 1, 2, 0, 1, 2]
+    fit = ps.fit_map(ps.make_data(x, y), ps.GaussianPrior(np.float32(0.7)))
+    exact = ps.make_data(x.astype(float), y)
+    # The large feature is free of the prior in effect: the rest are penalised as they are.
+    best = ps.fit_map(exact, ps.GaussianPrior(0.7))
+    found = ps.map_objective(jax.tree.map(jnp.float64, fit.params), exact, ps.GaussianPrior(0.7))
+    np.testing.assert_allclose(found, best.objective, rtol=1e-4)

@@ -30,7 +30,7 @@ class RowSpace(NamedTuple):
     axes: Float[Array, "d r"]
     """Q."""
     relative: Float[Array, " d"]
-    """The scales of the features, in units of the smallest: powers of two."""
+    """The scales of the features, in units of the one that they have here."""
     rest: Float[Array, "k d"]
     """The part of M that the rows do not span."""
 
@@ -45,14 +45,19 @@ def in_row_space(problem: Problem) -> tuple[Problem, RowSpace | None]:
     """The same problem with as many features as there are rows; the problem itself if that is of no use."""
     if not has_row_space(problem):
         return problem, None
-    # X' = a X has the precision tau / a^2: in units of the smallest a it is one number for all features.
-    relative = problem.scale / jnp.min(problem.scale)
+    # X' = a X has the precision tau' = a^2 tau. With one a for all it is one number: with the smallest, so that no
+    # feature overflows, unless the prior would underflow.
+    scale, tiny = problem.scale, jnp.finfo(problem.features.dtype).tiny
+    largest = jnp.argmax(scale)
+    tau = problem.precision[0, largest] / scale[largest] ** 2
+    least = jnp.where(tau > 0, 2.0**12 * jnp.sqrt(tiny / jnp.where(tau > 0, tau, 1)), 0)
+    common = jnp.maximum(jnp.min(scale), least)
+    relative = scale / common
     axes, triangle = jnp.linalg.qr(problem.features[:-1] / relative[:, None])
     mean = problem.mean[:, :-1] * relative[None, :]
     inside = jnp.matmul(mean, axes, precision=HIGHEST)
     rest = mean - jnp.matmul(inside, axes.T, precision=HIGHEST)
-    smallest = jnp.argmin(relative)
-    precision = jnp.broadcast_to(problem.precision[:, smallest, None], inside.shape)
+    precision = jnp.full_like(inside, tau * common * common)
     small = replace(
         problem,
         features=jnp.concatenate([triangle, problem.features[-1:]]),
