@@ -38,7 +38,7 @@ def sklearn_fits(
     parallel = Parallel(n_jobs=None)
     shares = np.array_split(np.arange(len(lanes)), parallel.n_jobs or 1)
     done = parallel(
-        delayed(_sklearn_loop)([lanes[i] for i in share], solver, warm, tolerance)
+        delayed(_sklearn_loop)([lanes[int(i)] for i in share], solver, warm, tolerance)
         for share in shares
     )
     return Fits(*(np.concatenate(part) for part in zip(*done, strict=True)))
