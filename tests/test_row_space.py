@@ -82,3 +82,29 @@ def test_units_that_differ_by_more_than_the_squares_of_the_dtype():
     best = ps.fit_map(exact, ps.GaussianPrior(0.7))
     found = ps.map_objective(jax.tree.map(jnp.float64, fit.params), exact, ps.GaussianPrior(0.7))
     np.testing.assert_allclose(found, best.objective, rtol=1e-4)
+
+
+@pytest.mark.parametrize("trouble", ["a row of NaN that does not count", "a class without rows"])
+def test_what_is_absent_is_absent_in_the_space_of_the_rows(data, prior, trouble):
+    if trouble == "a class without rows":
+        data = replace(data, labels=jnp.where(data.labels == 2, 1, data.labels))
+    else:
+        features = data.features.at[4].set(jnp.nan)  # its weight is 0
+        data = replace(data, features=features)
+    few = ps.fit_map(data, prior)
+    all_features = ps.fit_map(data, prior._replace(precision=np.full((D, 1), 0.7)))
+    assert few.status == all_features.status
+    assert (few.status == ps.Status.SEPARATED) == (trouble == "a class without rows")
+    np.testing.assert_allclose(few.objective, all_features.objective, rtol=1e-12)
+    np.testing.assert_allclose(few.params.weights, all_features.params.weights, atol=1e-8)
+
+
+def test_a_path_through_the_space_of_the_rows_is_certified_in_all_features(data, prior):
+    path = ps.fit_path(data, jnp.array([1.0, 30.0]), prior=prior)
+    for i, factor in enumerate((1.0, 30.0)):
+        best = ps.fit_map(data, prior._replace(precision=0.7 * factor)).objective
+        point = jax.tree.map(lambda part, i=i: part[i], path.params)
+        found = ps.map_objective(point, data, prior._replace(precision=0.7 * factor))
+        np.testing.assert_allclose(found, path.objective[i], rtol=1e-12)
+        assert found - best <= path.gap[i] + 1e-12
+        assert path.status[i] == ps.Status.CONVERGED
