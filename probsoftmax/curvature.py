@@ -12,6 +12,8 @@ The prior adds :math:`\tau (W - M)` and :math:`\mathrm{diag}(\tau)`. Everything 
 rounding; it is written out because the sums are cheaper this way round, and because the solvers need their parts.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,33 +167,52 @@ def hessian_of_scores(
     Returns:
         ``(k, d, k, d)``.
     """
+    sums = _sums_of_squares if _squares_are_cheaper(features, scores) else _sums_of_products
+    return _assemble(_over_rows(sums, features, scores, weights), scores.shape[0], scores.shape[0])
+
+
+def hessian_of_contrasts(
+    features: Float[Array, "n d"], scores: Float[Array, "k n"], weights: Float[Array, " n"]
+) -> Float[Array, "k-1 d k-1 d"]:
+    """The same without the last class: the Hessian in the differences from it, on which alone the likelihood depends.
+
+    Under ``vmap`` the products of the features are taken once for all lanes that share them. (No reverse mode.)
+    """
+    k = scores.shape[0]
+    squares = _squares_are_cheaper(features, scores)
+    sums = _sums_of_squares if squares else _sums_of_products_in_lanes
+    return _assemble(_over_rows(sums, features, scores, weights), k, k - 1)
+
+
+def _squares_are_cheaper(features, scores):
+    d, k = features.shape[1], scores.shape[0]
+    return k * (k - 1) >= d
+
+
+def _over_rows(sums, features, scores, weights):
+    """``sums`` over blocks of rows."""
     (n, d), k = features.shape, scores.shape[0]
     pairs = len(np.tril_indices(k, -1)[0])
-    sums, width = (
-        (_sums_of_squares, d * (d + 1) // 2) if 2 * pairs >= d else (_sums_of_products, pairs * d)
-    )
+    width = d * (d + 1) // 2 if sums is _sums_of_squares else pairs * d
     rows = max(128, BLOCK // max(pairs + width, 1))
     if n <= rows:
-        total = sums(features, scores, weights)
-    else:
-        # Block i has the rows i, i + blocks, i + 2 blocks, ...: where rows are sharded, every device has some of each.
-        fewest = -(-n // rows)
-        # A number that divides n spares a padded copy of the features.
-        blocks = next((b for b in range(fewest, 2 * fewest) if n % b == 0), fewest)
-        rows = -(-n // blocks)
-        pad = (0, blocks * rows - n)
-        x = jnp.pad(features, (pad, (0, 0))).reshape(rows, blocks, d)
-        z = jnp.pad(scores, ((0, 0), pad)).reshape(k, rows, blocks)
-        s = jnp.pad(weights, pad).reshape(rows, blocks)
+        return sums(features, scores, weights)
+    # Block i has the rows i, i + blocks, i + 2 blocks, ...: where rows are sharded, every device has some of each.
+    fewest = -(-n // rows)
+    # A number that divides n spares a padded copy of the features.
+    blocks = next((b for b in range(fewest, 2 * fewest) if n % b == 0), fewest)
+    rows = -(-n // blocks)
+    pad = (0, blocks * rows - n)
+    x = jnp.pad(features, (pad, (0, 0))).reshape(rows, blocks, d)
+    z = jnp.pad(scores, ((0, 0), pad)).reshape(k, rows, blocks)
+    s = jnp.pad(weights, pad).reshape(rows, blocks)
 
-        def add(i: int, running: RunningSum) -> RunningSum:
-            return running.add(sums(x[:, i], z[:, :, i], s[:, i]))
+    def add(i: int, running: RunningSum) -> RunningSum:
+        return running.add(sums(x[:, i], z[:, :, i], s[:, i]))
 
-        shape = jax.eval_shape(sums, x[:, 0], z[:, :, 0], s[:, 0])
-        total = jax.lax.fori_loop(
-            0, blocks, add, RunningSum.of(jnp.zeros(shape.shape, shape.dtype))
-        ).value()
-    return _assemble(total, k, d)
+    shape = jax.eval_shape(sums, x[:, 0], z[:, :, 0], s[:, 0])
+    start = RunningSum.of(jnp.zeros(shape.shape, shape.dtype))
+    return jax.lax.fori_loop(0, blocks, add, start).value()
 
 
 def _weights_of_pairs(
@@ -215,33 +236,45 @@ def _sums_of_squares(
 
 def _sums_of_products(
     x: Float[Array, "n d"], z: Float[Array, "k n"], s: Float[Array, " n"]
-) -> Float[Array, "pairs dd"]:
-    """B, one wide product of weighted features and features: for few classes, where the triangles would be more."""
+) -> Float[Array, "pairs d(d+1)/2"]:
+    """The same by one wide product of weighted features and features: for few classes, where the triangles are more."""
     weighted = _weights_of_pairs(z, s)[:, None, :] * x.T[None, :, :]
     pairs, d, n = weighted.shape
     blocks = jnp.matmul(weighted.reshape(pairs * d, n), x, precision=HIGHEST).reshape(pairs, d, d)
-    return (0.5 * (blocks + jnp.swapaxes(blocks, 1, 2))).reshape(pairs, d * d)
+    return blocks[:, *np.tril_indices(d)]
 
 
-def _unfold(triangles: Float[Array, "blocks d(d+1)/2"], d: int) -> Float[Array, "blocks d d"]:
+_sums_of_products_in_lanes = jax.custom_batching.custom_vmap(_sums_of_products)
+
+
+@_sums_of_products_in_lanes.def_vmap
+def _(_, in_batched, x, z, s):
+    axes = [0 if batched else None for batched in in_batched]
+    sums = _sums_of_products if in_batched[0] else _sums_of_squares
+    return jax.vmap(sums, axes)(x, z, s), True
+
+
+def _assemble(
+    sums: Float[Array, "pairs d(d+1)/2"], k: int, kept: int
+) -> Float[Array, "kept d kept d"]:
+    """The Hessian in the first classes from the lower triangles of the sums of the pairs."""
+    j, l = np.tril_indices(k, -1)
+    # The blocks on the diagonal are the sums of those beside them, so that a shift of all classes is nothing.
+    beside = (j == np.arange(kept)[:, None]) | (l == np.arange(kept)[:, None])
+    own = jnp.matmul(beside.astype(sums.dtype), sums, precision=HIGHEST)
+    within = np.flatnonzero(j < kept)
+    place = np.diag(np.arange(kept))
+    place[j[within], l[within]] = place[l[within], j[within]] = kept + np.arange(len(within))
+    blocks = _unfold(jnp.concatenate([own, -sums[within]]))
+    return jnp.transpose(blocks[place], (0, 2, 1, 3))
+
+
+def _unfold(triangles: Float[Array, "blocks d(d+1)/2"]) -> Float[Array, "blocks d d"]:
+    d = math.isqrt(2 * triangles.shape[1])
     a, b = np.tril_indices(d)
     place = np.zeros((d, d), np.int32)
     place[a, b] = place[b, a] = np.arange(len(a))
     return triangles[:, place]
-
-
-def _assemble(sums: Float[Array, "pairs x"], k: int, d: int) -> Float[Array, "k d k d"]:
-    """The Hessian from the sums of the pairs, which are d x d blocks or their lower triangles."""
-    j, l = np.tril_indices(k, -1)
-    pairs = np.arange(len(j))
-    # The blocks on the diagonal are the sums of those beside them, so that a shift of all classes is nothing.
-    beside = np.zeros((k, len(j)), sums.dtype)
-    beside[j, pairs] = beside[l, pairs] = 1
-    sums = jnp.concatenate([jnp.matmul(beside, sums, precision=HIGHEST), -sums])
-    blocks = sums.reshape(-1, d, d) if sums.shape[1] == d * d else _unfold(sums, d)
-    place = np.diag(np.arange(k))
-    place[j, l] = place[l, j] = k + pairs
-    return jnp.transpose(blocks[place], (0, 2, 1, 3))
 
 
 def with_ones(features: Float[Array, "n d"]) -> Float[Array, "n d+1"]:

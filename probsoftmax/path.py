@@ -114,7 +114,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         place = jnp.log1p(stiffness / precision)
         theta, scores = _extrapolate(carry.history, place)
         stale = carry.fits % fresh == fresh - 1
-        scores = only_if(stale, partial(scores_of, here, theta), scores)
+        scores = only_if(stale, partial(scores_of, here), theta, scores)
         before = with_precision(problem, carry.precision)
         memory = under_another_prior(carry.memory, before, here)
         solution, memory, scores = descend(solver, here, theta, scores, memory, 0 + stale)

@@ -154,7 +154,9 @@ def _best_biases(problem, theta, scores, enough, held, seen):
             return evaluate(problem, scores + shift[:, None])
         known, rows = seen
         unknown = ~known | (trials > 0)
-        return only_if(unknown, lambda: evaluate(problem, scores + shift[:, None]), rows)
+        return only_if(
+            unknown, lambda shift: evaluate(problem, scores + shift[:, None]), shift, rows
+        )
 
     def unfinished(state: _Biases) -> Bool[Array, ""]:
         dear = (state.cost > enough) | ~state.close
@@ -236,11 +238,11 @@ def judge(
     """
     by_gap = Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
 
-    def by_decrement() -> Verdict:
+    def by_decrement(point: Certified) -> Verdict:
         decrement, passes = newton_decrement(problem, point)
         return Verdict(decrement <= allowed, passes)
 
-    return only_if(has_flat_weights(problem) & worth, by_decrement, by_gap)
+    return only_if(has_flat_weights(problem) & worth, by_decrement, point, by_gap)
 
 
 def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:

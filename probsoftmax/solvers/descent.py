@@ -257,7 +257,7 @@ def _step(solver, problem, state, allowed):
     delta = product(problem, direction.theta)
     # Scores that were added up over many steps carry the rounding of each; a certificate must not.
     stale = state.steps - state.fresh >= FRESH_STEPS
-    start = only_if(stale, partial(scores_of, problem, point.theta), point.scores)
+    start = only_if(stale, partial(scores_of, problem), point.theta, point.scores)
     # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
     shrunk = jnp.minimum(1, LONGEST / jnp.max(jnp.abs(delta)))
     towards, delta = shrunk * direction.theta, shrunk * delta
