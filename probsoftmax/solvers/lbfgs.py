@@ -27,7 +27,6 @@ from probsoftmax.solvers.metric import (
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import Problem, across_flat
 
-
 FAR = 4.0
 """Most by which the last pair may scale the metric, either way: it is one direction of many."""
 
