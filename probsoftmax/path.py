@@ -84,12 +84,13 @@ def fit_path(
 
 
 class _History(NamedTuple):
-    """The last optima and where they are along the curve, newest first."""
+    """The last optima and where they are along the curve, newest at ``count - 1`` modulo their number."""
 
     thetas: Float[Array, "h k m"]
     scores: Float[Array, "h k n"]
+    """With 0 for -inf, the scores of absent classes."""
     places: Float[Array, " h"]
-    known: Int[Array, ""]
+    count: Int[Array, ""]
 
 
 class _Carry(NamedTuple):
@@ -113,11 +114,13 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         here = with_precision(problem, precision)
         place = jnp.log1p(stiffness / precision)
         theta, scores = _extrapolate(carry.history, place)
+        scores = jnp.where(possible, scores, -jnp.inf)
         stale = carry.fits % fresh == fresh - 1
         scores = only_if(stale, partial(scores_of, here), theta, scores)
         before = with_precision(problem, carry.precision)
         memory = under_another_prior(carry.memory, before, here)
         solution, memory, scores = descend(solver, here, theta, scores, memory, 0 + stale)
+        scores = jnp.where(possible, scores, 0)
         history = _remember(carry.history, solution.theta, scores, place)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
@@ -127,9 +130,10 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
 
     theta = into(space, to_theta(everything, nothing))
     scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
+    possible = jnp.isfinite(scores)
     history = _History(
         jnp.broadcast_to(theta, (HISTORY, *theta.shape)),
-        jnp.broadcast_to(scores, (HISTORY, *scores.shape)),
+        jnp.broadcast_to(jnp.where(possible, scores, 0), (HISTORY, *scores.shape)),
         jnp.zeros(HISTORY, theta.dtype),
         zero,
     )
@@ -150,16 +154,14 @@ def _extrapolate(
 
     Scores are linear in the coefficients, so theirs need no product with X.
     """
-    usable = jnp.arange(HISTORY) < jnp.maximum(history.known, 1)
+    usable = jnp.arange(HISTORY) < jnp.maximum(history.count, 1)
     distances = history.places[:, None] - history.places[None, :]
     factors = (place - history.places)[None, :] / jnp.where(distances == 0, 1, distances)
     others = usable[None, :] & ~jnp.eye(HISTORY, dtype=bool)
     weights = jnp.where(usable, jnp.prod(jnp.where(others, factors, 1), axis=1), 0)
-    possible = jnp.isfinite(history.scores)  # the scores of absent classes are -inf in all of them
-    scores = jnp.tensordot(weights, jnp.where(possible, history.scores, 0), axes=1)
     return (
         jnp.tensordot(weights, history.thetas, axes=1),
-        jnp.where(possible[0], scores, -jnp.inf),
+        jnp.tensordot(weights, history.scores, axes=1),
     )
 
 
@@ -169,12 +171,13 @@ def _remember(
     scores: Float[Array, "k n"],
     place: Float[Array, ""],
 ) -> _History:
-    """The newest optimum first. Of two at one place the newer replaces the older."""
-    repeated = (history.known > 0) & (history.places[0] == place)
-    older = jnp.maximum(jnp.arange(HISTORY) - jnp.where(repeated, 0, 1), 0)
+    """The newest optimum in the place of the oldest. Of two at one precision the newer replaces the older."""
+    newest = (history.count - 1) % HISTORY
+    repeated = (history.count > 0) & (history.places[newest] == place)
+    slot = jnp.where(repeated, newest, history.count % HISTORY)
     return _History(
-        history.thetas[older].at[0].set(theta),
-        history.scores[older].at[0].set(scores),
-        history.places[older].at[0].set(place),
-        jnp.minimum(history.known + jnp.where(repeated, 0, 1), HISTORY),
+        history.thetas.at[slot].set(theta),
+        history.scores.at[slot].set(scores),
+        history.places.at[slot].set(place),
+        history.count + jnp.where(repeated, 0, 1),
     )

@@ -34,8 +34,9 @@ FAR = 4.0
 class Memory(NamedTuple):
     """The last pairs of steps and changes of gradient, newest at ``count - 1`` modulo their number."""
 
-    steps: Float[Array, "p k m"]
-    changes: Float[Array, "p k m"]
+    steps: Float[Array, "p km"]
+    """Flat, as the products want them: the compiler would keep another copy of each in that form."""
+    changes: Float[Array, "p km"]
     products: Float[Array, "p p"]
     """Of step i and change j."""
     usable: Bool[Array, " p"]
@@ -69,8 +70,8 @@ class LBFGS(DescentSolver):
         """The principal axes, and no pairs."""
         k, m = problem.shape
         pairs, dtype, zero = self.pairs, scores.dtype, jnp.zeros((), jnp.int32)
-        zeros, products = jnp.zeros((pairs, k, m), dtype), jnp.zeros((pairs, pairs), dtype)
-        metric = Metric(jnp.zeros((k, k), dtype), zeros[0])
+        zeros, products = jnp.zeros((pairs, k * m), dtype), jnp.zeros((pairs, pairs), dtype)
+        metric = Metric(jnp.zeros((k, k), dtype), jnp.zeros((k, m), dtype))
         no = jnp.zeros((), bool)
         return Memory(
             zeros,
@@ -107,7 +108,8 @@ class LBFGS(DescentSolver):
 
         Pairs whose differences are mere rounding can make the recursion point uphill. The metric never does.
         """
-        step, change = after.theta - before.theta, after.gradient - before.gradient
+        step = (after.theta - before.theta).reshape(-1)
+        change = (after.gradient - before.gradient).reshape(-1)
         product = jnp.sum(step * change)
         eps = jnp.finfo(step.dtype).eps
         curved = product > eps * jnp.sqrt(jnp.sum(step**2) * jnp.sum(change**2))
@@ -137,12 +139,8 @@ def under_another_prior(memory: Memory, before: Problem, here: Problem) -> Memor
 
     A change of the gradient along a step is the likelihood's, which is kept, plus the precision times the step.
     """
-    stiffer = here.precision - before.precision
-    stiffer = stiffer[None, :, :] * memory.steps
-    pairs = memory.usable.shape[0]
-    products = memory.products + jnp.matmul(
-        memory.steps.reshape(pairs, -1), stiffer.reshape(pairs, -1).T, precision=HIGHEST
-    )
+    stiffer = (here.precision - before.precision).reshape(-1)[None, :] * memory.steps
+    products = memory.products + jnp.matmul(memory.steps, stiffer.T, precision=HIGHEST)
     return memory._replace(
         changes=memory.changes + stiffer,
         products=products,
@@ -174,15 +172,16 @@ def inverse_times(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array,
     upper = jnp.where(both, jnp.triu(products, 1), 0) + jnp.diag(diagonal)
     steps, changes = memory.steps, memory.changes
 
-    def against(rows: Float[Array, "p k m"], v: Float[Array, "k m"]) -> Float[Array, " p"]:
-        return jnp.where(usable, _times(rows, v)[oldest_first], 0)
+    def against(rows: Float[Array, "p km"], v: Float[Array, "k m"]) -> Float[Array, " p"]:
+        return jnp.where(usable, _times(rows, v.reshape(-1))[oldest_first], 0)
 
-    def combined(rows: Float[Array, "p k m"], u: Float[Array, " p"]) -> Float[Array, "k m"]:
+    def combined(rows: Float[Array, "p km"], u: Float[Array, " p"]) -> Float[Array, "k m"]:
         weights = jnp.zeros_like(u).at[oldest_first].set(u)
-        return jnp.tensordot(weights, rows, axes=1, precision=HIGHEST)
+        return _times(rows.T, weights).reshape(gradient.shape)
 
     newest = (memory.count - 1) % pairs
-    change, product = changes[newest], memory.products[newest, newest]
+    change = changes[newest].reshape(gradient.shape)
+    product = memory.products[newest, newest]
 
     u = jax.scipy.linalg.solve_triangular(upper, against(steps, gradient))
     r, moved = jax.vmap(partial(apply_inverse, memory.metric, memory.basis))(
@@ -194,5 +193,5 @@ def inverse_times(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array,
     return r + combined(steps, v)
 
 
-def _times(rows: Float[Array, "p k m"], v: Float[Array, "k m"]) -> Float[Array, " p"]:
-    return jnp.matmul(rows.reshape(rows.shape[0], -1), v.reshape(-1), precision=HIGHEST)
+def _times(rows: Float[Array, "p x"], v: Float[Array, " x"]) -> Float[Array, " p"]:
+    return jnp.matmul(rows, v, precision=HIGHEST)
