@@ -18,7 +18,7 @@ from probsoftmax.linear import Params, init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.implicit import tangent_of_optimum
+from probsoftmax.solvers.implicit import tangent_in_blocks, tangent_of_optimum
 from probsoftmax.solvers.newton import Newton
 from probsoftmax.solvers.newton_cg import NewtonCG
 from probsoftmax.solvers.problem import (
@@ -29,6 +29,7 @@ from probsoftmax.solvers.problem import (
     to_theta,
     with_absent_classes_out_of_sight,
 )
+from probsoftmax.solvers.row_blocks import in_row_blocks
 from probsoftmax.solvers.row_space import in_row_space, into, out_of
 from probsoftmax.solvers.solver import Solution, Solver, in_dtype
 
@@ -139,7 +140,8 @@ def _compiled(data: Data, prior: GaussianPrior, init: Params, solver: Solver) ->
 def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
     problem = make_problem(data, prior, init, standardise=solver.standardise)
     small, space = in_row_space(problem) if solver.standardise else (problem, None)
-    solution = solver.solve(small, into(space, to_theta(problem, init)))
+    rows = in_row_blocks(small, solver.row_block)
+    solution = solver.solve(rows, into(space, to_theta(problem, init)))
     return report(problem, out_of(space, solution))
 
 
@@ -163,10 +165,10 @@ def _optimum_jvp(primals, tangents):
 
     What is known about it is a constant, and so is where it started.
     """
-    fit = _optimum(*primals)
+    fit, rows = _optimum(*primals), primals[3].row_block
     inputs, moves = primals[:2], tangents[:2]
-    params = tangent_of_optimum(fit.params, inputs, moves)
-    _, objective = jax.jvp(partial(map_objective, fit.params), inputs, moves)
+    params = tangent_of_optimum(fit.params, inputs, moves, rows)
+    _, objective = tangent_in_blocks(partial(map_objective, fit.params), inputs, moves, rows)
     constant = jax.tree.map(
         lambda x: np.zeros(x.shape, jax.dtypes.float0), (fit.steps, fit.passes, fit.status)
     )

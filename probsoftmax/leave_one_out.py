@@ -27,12 +27,12 @@ from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import log_softmax
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
+from probsoftmax.solvers.hessian import hessian_at
 from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
     gradient_of,
-    hessian_at,
     make_problem,
     product,
     scores_of,

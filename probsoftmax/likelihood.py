@@ -6,8 +6,10 @@ a weighted sum over the examples, in nats. Never a mean: a prior is worth the sa
 examples there are.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,6 +17,9 @@ from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
 from probsoftmax.linear import Params, logits, shape_of
 from probsoftmax.losses import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+
+B = TypeVar("B")
+T = TypeVar("T")
 
 
 def log_likelihood(params: Params, data: Data) -> Float[Array, ""]:
@@ -125,3 +130,17 @@ class RunningSum(NamedTuple):
     def value(self) -> Float[Array, "..."]:
         """The sum."""
         return self.total + self.lost
+
+
+def sum_of_blocks(of_block: Callable[[B], T], blocks: B) -> T:
+    """The sum of ``of_block``, a pytree of floats, over the leading axis of ``blocks``, one after another; no drift."""
+    first = jax.tree.map(lambda part: part[0], blocks)
+    leaves, structure = jax.tree.flatten(jax.eval_shape(of_block, first))
+
+    def add(running: list[RunningSum], block: B) -> tuple[list[RunningSum], None]:
+        found = jax.tree.leaves(of_block(block))
+        return [total.add(part) for total, part in zip(running, found, strict=True)], None
+
+    start = [RunningSum.of(jnp.zeros(leaf.shape, leaf.dtype)) for leaf in leaves]
+    end, _ = jax.lax.scan(add, start, blocks)
+    return jax.tree.unflatten(structure, [total.value() for total in end])

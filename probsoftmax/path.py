@@ -30,6 +30,7 @@ from probsoftmax.solvers.problem import (
     to_theta,
     with_precision,
 )
+from probsoftmax.solvers.row_blocks import in_row_blocks
 from probsoftmax.solvers.row_space import in_row_space, into, out_of
 from probsoftmax.solvers.solver import in_dtype
 
@@ -107,6 +108,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
     everything = make_problem(data, prior, nothing, standardise=True)
     problem, space = in_row_space(everything)
+    problem = in_row_blocks(problem, solver.row_block)
     order = jnp.argsort(-precisions)
     fresh = FRESH_FITS if jnp.finfo(precisions.dtype).bits == 64 else 1
 
@@ -115,13 +117,13 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         place = jnp.log1p(stiffness / precision)
         theta, scores = _extrapolate(carry.history, place)
         scores = jnp.where(possible, scores, -jnp.inf)
-        stale = carry.fits % fresh == fresh - 1
+        stale = (carry.fits % fresh == fresh - 1) & (not problem.in_blocks)
         scores = only_if(stale, partial(scores_of, here), theta, scores)
         before = with_precision(problem, carry.precision)
         memory = under_another_prior(carry.memory, before, here)
-        solution, memory, scores = descend(solver, here, theta, scores, memory, 0 + stale)
-        scores = jnp.where(possible, scores, 0)
-        history = _remember(carry.history, solution.theta, scores, place)
+        solution, memory, point = descend(solver, here, theta, scores, memory, 0 + stale)
+        scores = jnp.where(possible, point.scores, 0)
+        history = _remember(carry.history, point.theta, scores, place)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
         fit = report(with_precision(everything, precision), out_of(space, solution))
@@ -142,7 +144,8 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     # The precision at which a prior is as stiff as the data along their largest axis, while all classes are equal.
     largest = jnp.max(problem.precision[:, :-1])
     stiffness = jnp.max(memory.basis.squares) / (data.num_classes * largest)
-    carry = _Carry(history, memory, strongest, zero, zero + 1 + solver.start_halves)
+    halves = zero + solver.start_halves + (0 if problem.in_blocks else 1)
+    carry = _Carry(history, memory, strongest, zero, halves)
     _, fits = jax.lax.scan(fit_one, carry, precisions[order])
     return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)
 

@@ -24,6 +24,7 @@ from probsoftmax.numerics import compute_dtype
 from probsoftmax.path import fit_path
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.lbfgs import LBFGS
+from probsoftmax.solvers.row_blocks import sum_over_rows
 
 
 class CrossValidation(NamedTuple):
@@ -174,22 +175,28 @@ def _cross_validate(
     solver: LBFGS | None,
 ) -> CrossValidation:
     data = without_absent_rows(data)
+    row_block = None if solver is None else solver.row_block
+
+    def totals_of(rows: Data) -> Float[Array, " k"]:
+        return jnp.matmul(rows.weights, _probabilities(rows, precisions.dtype))
 
     def path_of(number: Int[Array, ""]) -> tuple[Float[Array, ""], _Predicted, Fit]:
         held = fold == number
         rest = replace(data, weights=jnp.where(held, 0, data.weights))
         test = replace(data, weights=jnp.where(held, data.weights, 0))
         path = fit_path(rest, precisions, prior=prior, solver=solver)
-        totals = jnp.matmul(rest.weights, _probabilities(rest, precisions.dtype))
+        totals = sum_over_rows(totals_of, rest, row_block)
         impossible = (totals == 0) & (prior.bias_precision == 0)
+        weight = jnp.sum(test.weights)
 
         # One precision after the other: the scores of all would be l times as large as those a fit needs.
         def predict(params: Params) -> _Predicted:
-            return _predict(params, test, impossible)
+            sums = sum_over_rows(partial(_predict, params, impossible), test, row_block)
+            return jax.tree.map(lambda total: total / weight, sums)
 
         # No use for the coefficients any more: l copies of them a fold.
         known = path._replace(params=Params(jnp.zeros(0), jnp.zeros(0)))
-        return jnp.sum(test.weights), jax.lax.map(predict, path.params), known
+        return weight, jax.lax.map(predict, path.params), known
 
     # One after the other, each to its own end. All folds at once under vmap wait at every step for the slowest, and
     # take both sides of every choice: twice as long on digits on a CPU. Starting a fold from the path of all rows,
@@ -207,22 +214,21 @@ def _probabilities(data: Data, dtype: DTypeLike) -> Float[Array, "n k"]:
 
 
 class _Predicted(NamedTuple):
-    """What one fit says about the rows that it has not seen."""
+    """What one fit says about the rows that it has not seen: sums over them, then means."""
 
     log_loss: Float[Array, "..."]
     accuracy: Float[Array, "..."]
 
 
-def _predict(params: Params, test: Data, impossible: Bool[Array, " k"]) -> _Predicted:
-    """Mean loss and accuracy of the rows that have a weight in ``test``."""
+def _predict(params: Params, impossible: Bool[Array, " k"], test: Data) -> _Predicted:
+    """Loss and accuracy, summed over the rows that have a weight in ``test``."""
     scores = jnp.where(impossible[None, :], -jnp.inf, logits(params, test.features))
     loss = cross_entropy_of_labels(scores, test.labels)
     chosen = jax.nn.one_hot(jnp.argmax(scores, axis=1), test.num_classes, dtype=scores.dtype)
     right = jnp.sum(chosen * _probabilities(test, scores.dtype), axis=1)
-    total = jnp.sum(test.weights)
     # Rows that do not count may have a loss of inf.
     loss = jnp.where(test.weights == 0, 0, test.weights * loss)
-    return _Predicted(jnp.sum(loss) / total, jnp.sum(test.weights * right) / total)
+    return _Predicted(jnp.sum(loss), jnp.sum(test.weights * right))
 
 
 def _summarise(

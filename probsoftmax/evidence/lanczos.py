@@ -32,7 +32,7 @@ from probsoftmax.posterior.kronecker import (
 from probsoftmax.posterior.mode import Mode, find_mode, raise_if
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.conjugate_gradients import Operator
-from probsoftmax.solvers.problem import hessian_at
+from probsoftmax.solvers.hessian import hessian_at
 
 
 class EvidenceEstimate(NamedTuple):

@@ -3,6 +3,9 @@ r"""The one loop of the exact solvers: a direction, a line search, a look at whe
 An iteration is one pass: half of it for the gradient, half for the scores of the direction. The gradient is taken where
 the biases are stationary, to first order, and so every iterate has its certificate for nothing. A solver is a rule for
 the direction (:class:`DescentSolver`); everything else, and every claim a fit makes, is here.
+
+In row blocks the pass is that of the line search, which brings the gradient along: there is another only where the step
+is not found at once, or a certificate is in sight.
 """
 
 from abc import abstractmethod
@@ -14,12 +17,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.certificate import ENOUGH, certify, judge
+from probsoftmax.solvers.certificate import ENOUGH, certify
+from probsoftmax.solvers.decrement import judge
 from probsoftmax.solvers.line_search import search
 from probsoftmax.solvers.only_if import only_if
-from probsoftmax.solvers.problem import Problem, has_flat_weights, product, scores_of
-from probsoftmax.solvers.recession import separates
-from probsoftmax.solvers.rows import Rows
+from probsoftmax.solvers.point import Direction, Point
+from probsoftmax.solvers.problem import (
+    Problem,
+    has_flat_weights,
+    largest_change,
+    product,
+    scores_of,
+    shifted,
+)
+from probsoftmax.solvers.recession import halves_of_separation, separates
+from probsoftmax.solvers.rows import Rows, unknown_rows
 from probsoftmax.solvers.solver import Solution, Solver
 from probsoftmax.solvers.status import Status
 
@@ -29,28 +41,10 @@ FRESH_STEPS = 20
 """Steps after which scores are computed anew, and not by what the steps have added."""
 NEAR = 30.0
 """A step from a point that promises so many times what is allowed may be the last."""
-
-
-class Point(NamedTuple):
-    """An iterate."""
-
-    theta: Float[Array, "k m"]
-    scores: Float[Array, "k n"]
-    objective: Float[Array, ""]
-    gradient: Float[Array, "k m"]
-    spread: Float[Array, "k k"]
-    """The curvature between the classes there."""
-
-
-class Direction(NamedTuple):
-    """A descent direction."""
-
-    theta: Float[Array, "k m"]
-    promise: Float[Array, ""]
-    """What the solver expects to be left to gain, in nats: half the squared decrement in its metric."""
-    memory: Any
-    passes: int | Int[Array, ""]
-    """How often X was read for it."""
+PROMISING = 1.5
+"""In row blocks, the gap, in units of what is allowed, that is worth another pass to know."""
+LOOSE = 10.0
+"""In row blocks the largest change of a score is only bounded: roughly so many times what it is."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,10 @@ class DescentSolver(Solver):
     """Most steps; 0 certifies the start."""
     tolerance: float | None = None
     """Nats for each unit of weight that the fit may be off; ``default_tolerance`` of the dtype if ``None``."""
+    row_block: int | None = None
+    """Scores and probabilities exist for at most so many rows at a time; for all if ``None``. Thousands are enough to
+    run at full speed. X is read about twice as often for it: nothing that has a number for every row and class is kept
+    from one look at the rows to the next."""
 
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""
@@ -84,8 +82,13 @@ class DescentSolver(Solver):
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Descend until the certificate, or for a flat prior the decrement, is below the tolerance."""
         scores = scores_of(problem, theta)
-        memory, halves = self.start(problem, scores), 1 + self.start_halves
-        return descend(self, problem, theta, scores, memory, halves)[0]
+        halves = self.start_halves + (0 if problem.in_blocks else 1)
+        return descend(self, problem, theta, scores, self.start(problem, scores), halves)[0]
+
+    def __post_init__(self) -> None:
+        """``ValueError`` unless a row block has rows."""
+        if self.row_block is not None and self.row_block < 1:
+            raise ValueError(f"row_block: expected None or a number >= 1, got {self.row_block}")
 
 
 class _State(NamedTuple):
@@ -120,6 +123,8 @@ class _State(NamedTuple):
     halves: Int[Array, ""]
     status: Int[Array, ""]
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
+    first: Float[Array, ""]
+    """Where along its line the next search begins."""
     ended: Bool[Array, ""]
     stepping: Bool[Array, ""]
     """Whether a step is still to follow the look."""
@@ -132,8 +137,8 @@ def descend(
     scores: Float[Array, "k n"],
     memory: Any,
     halves: int | Int[Array, ""],
-) -> tuple[Solution, Any, Float[Array, "k n"]]:
-    """The loop, from a point whose scores took ``halves`` products with X; and the memory and the scores at its end.
+) -> tuple[Solution, Any, Point]:
+    """The loop, from a point whose scores took ``halves`` products with X; the memory at its end, and its last point.
 
     A look at the certificate costs half a pass: the gradient, which the next direction needs anyway.
     """
@@ -144,7 +149,7 @@ def descend(
     state = _State(
         theta=theta,
         scores=scores,
-        rows=Rows(infinite, scores, scores),
+        rows=unknown_rows(problem, scores),
         seen=no,
         settle=~no,
         point=Point(theta, scores, infinite, jnp.zeros_like(theta), jnp.zeros((k, k), theta.dtype)),
@@ -161,6 +166,7 @@ def descend(
         fresh=zero,
         halves=zero + halves,
         status=zero + Status.MAX_STEPS,
+        first=jnp.ones_like(allowed),
         ended=no,
         stepping=no,
     )
@@ -184,20 +190,27 @@ def descend(
         state.halves,
         state.status,
     )
-    return solution, state.memory, state.point.scores - state.ahead[:, None]
+    return solution, state.memory, state.point
 
 
 def _look(solver, problem, state, allowed):
     """Certify where the last step led, learn from it, and say how the fit ended if it did."""
     # An iterate that separates is the proof of it: its biases stay where they are.
     proof = state.status == Status.SEPARATED
-    # On the way one Newton step of the biases is as good as many.
-    enough = jnp.where(state.settle, ENOUGH * allowed, jnp.inf)
+    flat = has_flat_weights(problem)
+    if problem.in_blocks:
+        last = (state.stalled + 1 >= solver.patience) | (state.steps >= solver.max_steps)
+        enough = jnp.where(last, jnp.inf, PROMISING * allowed)
+        held = proof | flat | ~(state.settle | last)
+    else:
+        # On the way one Newton step of the biases is as good as many.
+        enough = jnp.where(state.settle, ENOUGH * allowed, jnp.inf)
+        held = proof
     seen = (state.seen, state.rows)
-    certified = certify(problem, state.theta, state.scores, enough, held=proof, seen=seen)
+    certified = certify(problem, state.theta, state.scores, enough, held=held, seen=seen)
     point = Point(
         certified.theta.at[:, -1].add(certified.ahead),
-        certified.scores + certified.ahead[:, None],
+        shifted(problem, certified.scores, certified.ahead),
         certified.objective,
         certified.gradient,
         certified.spread,
@@ -209,15 +222,14 @@ def _look(solver, problem, state, allowed):
     progress = first | (~state.refused & (gained | (state.promise < 0.9 * state.best)))
     stalled = jnp.where(progress, 0, state.stalled + 1)
     exhausted = (stalled >= solver.patience) | (state.steps >= solver.max_steps)
-    flat = has_flat_weights(problem)
     believed = jnp.where(flat, state.promise <= state.target, certified.gap <= allowed)
     if solver.exact:
         # The promise is the decrement of the point that the last step left: it is better by now.
         measure = jnp.where(flat, state.promise, certified.gap)
-        proven, passes = measure <= allowed, 0
+        proven, halves = measure <= allowed, 0
     else:
         # A decrement costs passes: none at the start, nor where it can prove nothing.
-        proven, passes = judge(
+        proven, halves = judge(
             problem, certified, allowed, (believed | exhausted) & ~first & ~proof
         )
     # The decrement is that of where the biases are ahead; the gap holds what they are short of.
@@ -244,7 +256,7 @@ def _look(solver, problem, state, allowed):
         best=jnp.minimum(state.best, state.promise),
         lowest=jnp.minimum(state.lowest, point.objective),
         stalled=stalled,
-        halves=state.halves + 1 + 2 * passes,
+        halves=state.halves + certified.halves + halves,
         status=status.astype(jnp.int32),
         ended=ended,
     )
@@ -256,16 +268,19 @@ def _step(solver, problem, state, allowed):
     direction = solver.direction(problem, point, state.memory)
     delta = product(problem, direction.theta)
     # Scores that were added up over many steps carry the rounding of each; a certificate must not.
-    stale = state.steps - state.fresh >= FRESH_STEPS
+    stale = (state.steps - state.fresh >= FRESH_STEPS) & (not problem.in_blocks)
     start = only_if(stale, partial(scores_of, problem), point.theta, point.scores)
     # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
-    shrunk = jnp.minimum(1, LONGEST / jnp.max(jnp.abs(delta)))
+    longest = LOOSE * LONGEST if problem.in_blocks else LONGEST
+    shrunk = jnp.minimum(1, longest / largest_change(problem, direction.theta, delta))
     towards, delta = shrunk * direction.theta, shrunk * delta
     slope = jnp.sum(point.gradient * towards)
-    found = search(problem, point.theta, start, point.objective, towards, delta, slope)
+    found = search(problem, point.theta, start, point.objective, towards, delta, slope, state.first)
     theta = point.theta + found.length * towards
     scores = start + found.length * delta
     separated = separates(problem, theta, scores) | separates(problem, towards, delta)
+    halves = 2 * found.trials if problem.in_blocks else 1 + stale
+    halves += 2 * halves_of_separation(problem)
     return state._replace(
         theta=theta,
         scores=scores,
@@ -277,7 +292,9 @@ def _step(solver, problem, state, allowed):
         refused=found.length == 0,
         steps=state.steps + 1,
         fresh=jnp.where(stale, state.steps, state.fresh),
-        halves=state.halves + 1 + stale + 2 * direction.passes,
+        halves=state.halves + direction.halves + halves,
         status=jnp.where(separated, Status.SEPARATED, state.status).astype(jnp.int32),
+        # Where a trial is a pass: quasi-Newton steps are too long by the same factor time and again.
+        first=jnp.clip(found.following, 0.1, 1) if problem.in_blocks else state.first,
         stepping=jnp.zeros((), bool),
     )

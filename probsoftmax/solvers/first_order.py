@@ -14,7 +14,8 @@ from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
-from probsoftmax.solvers.certificate import ENOUGH, certify, judge
+from probsoftmax.solvers.certificate import ENOUGH, certify
+from probsoftmax.solvers.decrement import judge
 from probsoftmax.solvers.minimize import scan_steps, start
 from probsoftmax.solvers.problem import Problem, scores_of
 from probsoftmax.solvers.recession import separates
@@ -85,6 +86,6 @@ class FirstOrder(Solver):
             point.gap,
             point.gradient,
             jnp.asarray(self.steps, jnp.int32),
-            2 * (passes + verdict.passes).astype(jnp.int32),
+            (2 * passes + verdict.halves).astype(jnp.int32),
             jnp.where(finite, status, Status.DIVERGED).astype(jnp.int32),
         )

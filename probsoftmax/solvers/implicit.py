@@ -10,6 +10,11 @@ rule serves forward and reverse mode. Along the directions on which E is flat th
 the class-centred optimum moves within the class-centred ones.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,21 +22,23 @@ from jaxtyping import Array, Float
 from probsoftmax.curvature import gradient
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
-from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
+from probsoftmax.solvers.hessian import hessian_at
 from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.problem import (
     Problem,
-    hessian_at,
     make_problem,
     scores_of,
     to_params,
     to_theta,
 )
-from probsoftmax.solvers.rows import spread_of_classes
+from probsoftmax.solvers.row_blocks import in_row_blocks, sum_over_rows
+from probsoftmax.solvers.rows import evaluate, spread_of_classes
 from probsoftmax.solvers.semidefinite import solve_semidefinite
+
+T = TypeVar("T")
 
 DENSE = 1000
 """Up to so many coefficients the Hessian is factorised; above, conjugate gradients in the Kronecker metric."""
@@ -42,6 +49,7 @@ def tangent_of_optimum(
     params: Params,
     primals: tuple[Data, GaussianPrior],
     tangents: tuple[Data, GaussianPrior],
+    row_block: int | None = None,
 ) -> Params:
     """How the optimum ``params`` of ``primals`` moves with them: :math:`-H^{-1}` times the tangent of the gradient.
 
@@ -49,17 +57,37 @@ def tangent_of_optimum(
         params: the optimum.
         primals: data and prior.
         tangents: of data and prior.
+        row_block: scores exist for at most so many rows at a time; for all if ``None``.
 
     Returns:
         The tangent of ``params``.
     """
-    problem = make_problem(*primals, params, standardise=True)
+    problem = in_row_blocks(make_problem(*primals, params, standardise=True), row_block)
     theta = to_theta(problem, params)
-    _, moved = jax.jvp(lambda data, prior: gradient(params, data, prior), primals, tangents)
+    _, moved = tangent_in_blocks(partial(gradient, params), primals, tangents, row_block)
     # theta -> params is linear (the offset belongs to the features); its transpose takes the gradient along.
     (right,) = jax.linear_transpose(lambda v: to_params(problem, v), theta)(moved)
     step = solve_hessian(problem, theta, -right)
     return to_params(problem, step)
+
+
+def tangent_in_blocks(
+    function: Callable[[Data, GaussianPrior], T],
+    primals: tuple[Data, GaussianPrior],
+    tangents: tuple[Data, GaussianPrior],
+    row_block: int | None,
+) -> tuple[T, T]:
+    """Value and tangent of a sum over the rows plus a term of the prior, a block of rows at a time."""
+
+    def in_blocks(data: Data, prior: GaussianPrior) -> T:
+        flat = jax.tree.map(jnp.zeros_like, prior)
+        rows = sum_over_rows(lambda block: function(block, flat), data, row_block)
+        none = replace(
+            data, features=data.features[:0], labels=data.labels[:0], weights=data.weights[:0]
+        )
+        return jax.tree.map(jnp.add, rows, function(none, prior))
+
+    return jax.jvp(function if row_block is None else in_blocks, primals, tangents)
 
 
 def solve_hessian(
@@ -77,7 +105,7 @@ def solve_hessian(
             return solve_semidefinite(matrix, b.reshape(-1)).reshape(k, m)
     else:
         basis = principal_axes(problem)
-        spread = spread_of_classes(problem, softmax_and_complement(scores, (0,))[0])
+        spread = spread_of_classes(problem, evaluate(problem, scores).p)
         metric = kronecker_metric(problem, spread, basis)
 
         def solve(matvec, b: Float[Array, "k m"]) -> Float[Array, "k m"]:

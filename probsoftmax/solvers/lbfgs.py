@@ -52,7 +52,7 @@ class Memory(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["max_steps", "tolerance"],
-    meta_fields=["pairs"],
+    meta_fields=["row_block", "pairs"],
 )
 @dataclass(frozen=True)
 class LBFGS(DescentSolver):

@@ -10,6 +10,9 @@ is elementwise work. It is convex: its derivative alone brackets the minimum, by
 second derivative would take as much work again, for the few lines on which the first trial is not the last.) Values
 decide nothing but the rare step that overshoots, for near the optimum the objective is a large sum whose last digits
 are noise (an Armijo test there refuses good steps), and a derivative is not.
+
+In row blocks a trial is a pass, but then the gradient at the step that is taken is known as well: a step whose first
+trial is its last costs what it costs without blocks.
 """
 
 from typing import NamedTuple
@@ -19,11 +22,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.solvers.problem import Problem, penalty_of
-from probsoftmax.solvers.rows import Rows, evaluate
+from probsoftmax.solvers.rows import Rows, evaluate, unknown_rows
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
 needs, since a trial costs so much less than the pass that follows it."""
+CURVATURE_IN_BLOCKS = 0.7
+"""There a trial costs what follows it."""
 LONGER = 8.0
 """How much longer the next trial may be while the minimum has not been bracketed."""
 MARGIN = 0.1
@@ -39,6 +44,9 @@ class Step(NamedTuple):
     rows: Rows
     """What the rows say there, if that was ``seen``."""
     seen: Bool[Array, ""]
+    trials: Int[Array, ""]
+    following: Float[Array, ""]
+    """Where the next trial would have been."""
 
 
 class _Bracket(NamedTuple):
@@ -64,15 +72,17 @@ def search(
     direction: Float[Array, "k m"],
     delta: Float[Array, "k n"],
     slope: Float[Array, ""],
+    first: Float[Array, ""],
 ) -> Step:
     """A step along ``direction``, whose scores are ``delta`` and whose slope at 0 is ``slope`` (negative).
 
-    The first trial is 1, what a Newton direction asks for.
+    The first trial is at ``first``: 1 is what a Newton direction asks for.
     """
     deviation = theta - problem.mean
     prior_slope = jnp.sum(problem.precision * deviation * direction)
     prior_curvature = jnp.sum(problem.precision * direction**2)
     eps = jnp.finfo(scores.dtype).eps
+    enough = CURVATURE_IN_BLOCKS if problem.in_blocks else CURVATURE
 
     def trial(bracket: _Bracket) -> _Bracket:
         t = bracket.following
@@ -84,7 +94,7 @@ def search(
         slope_here = jnp.sum(change) + prior_slope + t * prior_curvature
         noise = 4 * eps * (jnp.sum(jnp.abs(change)) + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
-        flat = jnp.abs(slope_here) <= jnp.maximum(CURVATURE * jnp.abs(slope), noise)
+        flat = jnp.abs(slope_here) <= jnp.maximum(enough * jnp.abs(slope), noise)
         too_long = ~usable | (slope_here > 0)
         lower = jnp.where(too_long, bracket.lower, t)
         upper = jnp.where(too_long, t, bracket.upper)
@@ -106,13 +116,15 @@ def search(
     zero, one = jnp.zeros_like(objective), jnp.ones_like(objective)
     start = _Bracket(
         last=zero,
-        rows=Rows(objective, delta, delta),
+        rows=unknown_rows(problem, delta),
         slope=slope,
         found=jnp.zeros((), bool),
         lower=zero,
         upper=jnp.inf * one,
-        following=one,
+        following=first * one,
         trials=jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(unfinished, trial, start)
-    return Step(jnp.where(end.found, end.last, end.lower), end.rows, end.found)
+    return Step(
+        jnp.where(end.found, end.last, end.lower), end.rows, end.found, end.trials, end.following
+    )

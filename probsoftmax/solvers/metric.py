@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
+from probsoftmax.solvers.hessian import gram_of, squares_of
 from probsoftmax.solvers.problem import Problem
 
 LARGEST_ROTATION = 2048
@@ -46,7 +47,6 @@ class Metric(NamedTuple):
 
 def principal_axes(problem: Problem) -> Basis:
     """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
-    weighted = problem.features * problem.weights[None, :]
     m = problem.shape[1]
     precision = jnp.mean(problem.precision, axis=0)
     largest = jnp.max(precision)
@@ -56,11 +56,9 @@ def principal_axes(problem: Problem) -> Basis:
     alone = bias & (precision[-1] == 0)
     root = jax.lax.rsqrt(jnp.where(alone, 1, relative))
     if m > LARGEST_ROTATION:
-        squares = jnp.sum(weighted * problem.features, axis=1)
-        return Basis(jnp.diag(root), squares * root**2, jnp.where(alone, 0, jnp.ones_like(root)))
-    gram = (
-        jnp.matmul(weighted, problem.features.T, precision=HIGHEST) * root[:, None] * root[None, :]
-    )
+        squares = squares_of(problem) * root**2
+        return Basis(jnp.diag(root), squares, jnp.where(alone, 0, jnp.ones_like(root)))
+    gram = gram_of(problem) * root[:, None] * root[None, :]
     together = alone[:, None] == alone[None, :]
     squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0))
     flat = alone[-1] & (jnp.abs(vectors[-1]) > 0.5)

@@ -10,14 +10,20 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import hessian_of_contrasts, hessian_of_scores
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
-from probsoftmax.solvers.problem import Problem, flat_features
+from probsoftmax.solvers.hessian import halves_of_hessian
+from probsoftmax.solvers.problem import (
+    Problem,
+    flat_features,
+    scores_of,
+    sum_over_blocks,
+)
 from probsoftmax.solvers.semidefinite import solve_semidefinite
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["max_steps", "tolerance"],
-    meta_fields=[],
+    meta_fields=["row_block"],
 )
 @dataclass(frozen=True)
 class Newton(DescentSolver):
@@ -39,7 +45,8 @@ class Newton(DescentSolver):
     def direction(self, problem: Problem, point: Point, memory: None) -> Direction:
         """Newton's direction: the best of those that move the probabilities alike."""
         step = newton_step(problem, point.scores, point.gradient)
-        return Direction(step, -0.5 * jnp.sum(step * point.gradient), None, 1)
+        promise = -0.5 * jnp.sum(step * point.gradient)
+        return Direction(step, promise, None, halves_of_hessian(problem))
 
     def learn(self, memory: None, before: Point, after: Point, refused: Bool[Array, ""]) -> None:
         """Nothing to remember."""
@@ -66,8 +73,8 @@ def newton_step(
     share = tau / jnp.where(total > 0, total, 1)[None, :]
     prior = jnp.eye(k - 1, dtype=tau.dtype)[:, None, :] * tau[:, :, None]
     prior -= tau[:, :, None] * share.T[None, :, :]
-    likelihood = hessian_of_contrasts(problem.features.T, scores, problem.weights)
-    hessian = likelihood + jnp.eye(m, dtype=tau.dtype)[None, :, None, :] * prior[:, :, :, None]
+    hessian = _of_likelihood(problem, scores, hessian_of_contrasts)
+    hessian += jnp.eye(m, dtype=tau.dtype)[None, :, None, :] * prior[:, :, :, None]
     size = (k - 1) * m
     contrasts = solve_semidefinite(hessian.reshape(size, size), -gradient[:-1].reshape(-1))
     contrasts = contrasts.reshape(k - 1, m)
@@ -82,10 +89,19 @@ def dense_hessian(problem: Problem, scores: Float[Array, "k n"]) -> Float[Array,
     is orthogonal to all else, so the class-centred solution is as if it were not there.
     """
     k, m = problem.shape
-    hessian = hessian_of_scores(problem.features.T, scores, problem.weights).reshape(k * m, k * m)
+    hessian = _of_likelihood(problem, scores, hessian_of_scores)
+    hessian = hessian.reshape(k * m, k * m)
     curvature = jnp.mean(jnp.diagonal(hessian).reshape(k, m), axis=0) / k
     ridge = jnp.tile(jnp.where(flat_features(problem), curvature, 0), k)
     # Masks, not indices: they are computed where they are used, and no other matrix is held.
     row, column = (jax.lax.broadcasted_iota(jnp.int32, (k * m, k * m), axis) for axis in (0, 1))
     hessian += jnp.where(row % m == column % m, ridge[None, :], 0)
     return hessian + jnp.where(row == column, problem.precision.reshape(-1)[None, :], 0)
+
+
+def _of_likelihood(problem, scores, of_rows):
+    if problem.in_blocks:
+        return sum_over_blocks(
+            problem, lambda rows: _of_likelihood(rows, scores_of(rows, scores), of_rows)
+        )
+    return of_rows(problem.features.T, scores, problem.weights)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from probsoftmax.solvers.certificate import unchecked_gap
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
+from probsoftmax.solvers.hessian import halves_of_hessian, hessian_at
 from probsoftmax.solvers.metric import (
     Basis,
     apply_inverse,
@@ -23,7 +24,7 @@ from probsoftmax.solvers.metric import (
     principal_axes,
     undecided,
 )
-from probsoftmax.solvers.problem import Problem, across_flat, hessian_at
+from probsoftmax.solvers.problem import Problem, across_flat
 
 ROUGHEST = 0.1
 """A half is as good on easy problems; it zigzags for hundreds of steps from a start far off in one direction."""
@@ -42,7 +43,7 @@ class Memory(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["max_steps", "tolerance", "inner_steps"],
-    meta_fields=[],
+    meta_fields=["row_block"],
 )
 @dataclass(frozen=True)
 class NewtonCG(DescentSolver):
@@ -70,7 +71,8 @@ class NewtonCG(DescentSolver):
         """Newton's direction, as exact as it is worth."""
         spread = jnp.where(memory.refused, undecided(problem), point.spread)
         metric = kronecker_metric(problem, spread, memory.basis)
-        equal = jnp.where(problem.absent[:, None], -jnp.inf, jnp.zeros_like(point.scores))
+        # All equal, but for absent classes, whose scores stay at -inf.
+        equal = jnp.where(jnp.isfinite(point.scores), 0, point.scores)
         scores = jnp.where(memory.refused, equal, point.scores)
 
         def preconditioner(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
@@ -90,7 +92,8 @@ class NewtonCG(DescentSolver):
         )
         step = across_flat(problem, solved.x)
         promise = -0.5 * jnp.sum(step * point.gradient)
-        return Direction(step, promise, memory._replace(size=first), solved.steps)
+        halves = halves_of_hessian(problem) * solved.steps
+        return Direction(step, promise, memory._replace(size=first), halves)
 
     def learn(
         self, memory: Memory, before: Point, after: Point, refused: Bool[Array, ""]

@@ -15,9 +15,17 @@ The features are centred and scaled here, which changes no fit: with :math:`x' =
 is the same family of scores with the same prior. Scales are powers of two, so nothing is rounded by them, and a fit
 in seconds or in years, in float32 or at 1e20, takes the same steps. Centring would mix W into a penalised bias, so
 it is left out where the bias has a prior.
+
+The rows may be in blocks (``row_blocks.py``), so that scores never exist for more rows than a block has. Every sum over
+the rows is then one sweep over the blocks, and what would hold a number for every row is stood for by what it is good
+for: scores by the coefficients they come from, in which everything that is done to them is linear, and a residual by
+its pull R X, which has all that is asked of it: the gradient, the slope along any direction, and in its last column,
+that of the feature of ones, its own sum over the rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +33,12 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST, with_ones
 from probsoftmax.data import Data
-from probsoftmax.jacobian import softmax_and_complement, tangent_at
+from probsoftmax.likelihood import sum_of_blocks
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior, expand
-from probsoftmax.solvers.conjugate_gradients import Operator
+from probsoftmax.solvers.standardise import blank, standardised
+
+T = TypeVar("T")
 
 
 @jax.tree_util.register_dataclass
@@ -36,11 +46,12 @@ from probsoftmax.solvers.conjugate_gradients import Operator
 class Problem:
     """Rows, prior and the change of coordinates of one fit."""
 
-    features: Float[Array, "m n"]
-    """Centred and scaled features and a last one of ones, feature-major."""
+    features: Float[Array, "*blocks m n"]
+    """Centred and scaled features and a last one of ones, feature-major. In row blocks these and the next two have a
+    leading axis of blocks."""
     labels: Array
     """``(n,)`` classes, or class-major ``(k, n)`` probabilities."""
-    weights: Float[Array, " n"]
+    weights: Float[Array, "*blocks n"]
     precision: Float[Array, "k m"]
     """tau' in these coordinates; 0 where the prior is flat."""
     mean: Float[Array, "k m"]
@@ -63,6 +74,11 @@ class Problem:
         return k, m
 
     @property
+    def in_blocks(self) -> bool:
+        """Whether the rows are in blocks."""
+        return self.features.ndim == 3
+
+    @property
     def total_weight(self) -> Float[Array, ""]:
         """Sum of the weights: what the tolerances are multiplied by, so that they do not depend on n."""
         return jnp.sum(self.weights)
@@ -73,9 +89,9 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     terms = expand(prior, params)
     features = data.features.astype(params.weights.dtype)
     weights = data.weights.astype(features.dtype)
-    features, weights, counted = _blank(features, weights)
+    features, weights, counted = blank(features, weights)
     if standardise:
-        features, scale, offset = _standardise(features, counted, terms)
+        features, scale, offset = standardised(features, counted, terms)
     else:
         scale, offset = (
             jnp.ones(features.shape[1], features.dtype),
@@ -111,37 +127,6 @@ def with_precision(problem: Problem, factor: Float[Array, ""]) -> Problem:
     return replace(problem, precision=precision)
 
 
-def _blank(features, weights):
-    """Zeros for rows that do not count, or cannot: a NaN times a weight of 0 is NaN. And the weights of the rest.
-
-    A row that counts and is not finite makes its weight NaN, and so everything. Blanked are rows that count in no lane
-    of a ``vmap`` over weights alone: features that all lanes share stay one array, and every product with them one.
-    """
-    known = jnp.all(jnp.isfinite(features), axis=1)
-    counted = _over_lanes(features, jnp.where(known & (weights > 0), weights, 0))
-    features = jnp.where((counted > 0)[:, None], features, 0)
-    return features, jnp.where(known | (weights == 0), weights, jnp.nan), counted
-
-
-@jax.custom_batching.custom_vmap
-def _largest_over_lanes(features, values):
-    del features  # only whether the lanes share them matters
-    return values
-
-
-@_largest_over_lanes.def_vmap
-def _(_, in_batched, features, values):
-    if in_batched[0] or not in_batched[1]:
-        return values, in_batched[1]
-    largest = jnp.max(values, axis=0, initial=0, where=values >= 0)  # a NaN is of its own lane
-    return _largest_over_lanes(features, largest), False
-
-
-def _over_lanes(features, values):
-    """``values``, or where lanes share the features the largest of any lane: for choices that no result depends on."""
-    return _largest_over_lanes(*jax.lax.stop_gradient((features, values)))
-
-
 def _class_major(data, weights):
     """Labels as the solvers want them; a label that is no class makes its weight NaN, and so everything."""
     present = weights != 0
@@ -156,35 +141,6 @@ def _class_totals(labels, weights, num_classes):
     if labels.ndim == 2:
         return jnp.matmul(labels, weights)
     return jnp.zeros(num_classes, weights.dtype).at[labels].add(weights, mode="drop")
-
-
-def _standardise(features, weights, terms):
-    present = (weights > 0)[:, None]
-    first = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
-    features = features * first[None, :]
-    # Other numbers would serve as well: no derivative goes through the choice of them, here and in the scales.
-    mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
-    mean = jax.lax.stop_gradient(mean)
-    penalised = jnp.any(terms.bias_precision != 0).astype(features.dtype)
-    mean = jnp.where(_over_lanes(features, penalised) > 0, 0, mean)
-    features = jnp.where(present, features - mean[None, :], 0)
-    # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
-    # so that neither the curvature of the data nor that of the prior can overflow.
-    second = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
-    stiffest = jnp.sqrt(jnp.max(terms.precision, axis=1))
-    # (Of many lanes the softest prior decides.)
-    loosest = _over_lanes(features, jnp.where(stiffest > 0, 1 / stiffest, 0))
-    longest = _power_of_two(first / loosest)
-    second = jnp.where(loosest > 0, jnp.minimum(second, longest), second)
-    return features * second[None, :], first * second, mean * second
-
-
-def _power_of_two(size: Float[Array, " d"]) -> Float[Array, " d"]:
-    """About 1 / size, rounded to a power of two; 1 for a size of 0 (nothing to scale)."""
-    info = jnp.finfo(size.dtype)
-    exponent_bits = info.bits - 1 - info.nmant
-    inverse = jax.lax.stop_gradient(1 / jnp.where(size > 0, size, 1))
-    return jax.lax.reduce_precision(inverse, exponent_bits, mantissa_bits=0)
 
 
 def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
@@ -218,11 +174,24 @@ def with_absent_classes_out_of_sight(
     problem: Problem, theta: Float[Array, "k m"]
 ) -> Float[Array, "k m"]:
     """Biases of absent classes so low that their probability on any row is below the square of the dtype's epsilon."""
-    # No score is further from its bias than this; the scores themselves would take a pass.
-    reach = jnp.matmul(jnp.abs(theta[:, :-1]), problem.extent, precision=HIGHEST)
+    reach = reach_of(problem, theta)
     least = jnp.max(jnp.where(problem.absent, -jnp.inf, theta[:, -1] - reach))
     sunk = least - reach + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
     return theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1]))
+
+
+def reach_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, " k"]:
+    """No score is further from its bias than this; the scores themselves would take half a pass."""
+    return jnp.matmul(jnp.abs(theta[:, :-1]), problem.extent, precision=HIGHEST)
+
+
+def largest_change(
+    problem: Problem, direction: Float[Array, "k m"], delta: Float[Array, "k n"]
+) -> Float[Array, ""]:
+    """The most that a direction, whose scores are ``delta``, changes a score; in row blocks a bound of it."""
+    if problem.in_blocks:
+        return jnp.max(reach_of(problem, direction) + jnp.abs(direction[:, -1]))
+    return jnp.max(jnp.abs(delta))
 
 
 def flat_features(problem: Problem) -> Bool[Array, " m"]:
@@ -255,20 +224,48 @@ def across_flat(problem: Problem, direction: Float[Array, "k m"]) -> Float[Array
 
 
 def scores_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:
-    """Scores of a point: half a pass. Absent classes are impossible ones."""
+    """Scores of a point: half a pass; nothing in row blocks. Absent classes are impossible ones."""
+    if problem.in_blocks:
+        return theta
     return jnp.where(problem.absent[:, None], -jnp.inf, product(problem, theta))
 
 
 def product(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:
-    """theta X^T, the change of the scores along a direction: half a pass."""
+    """theta X^T, the change of the scores along a direction: half a pass; nothing in row blocks."""
+    if problem.in_blocks:
+        return theta
     return jnp.matmul(theta, problem.features, precision=HIGHEST)
 
 
+def shifted(
+    problem: Problem, scores: Float[Array, "k n"], shift: Float[Array, " k"]
+) -> Float[Array, "k n"]:
+    """Scores after a change of the biases."""
+    return scores.at[:, -1].add(shift) if problem.in_blocks else scores + shift[:, None]
+
+
 def pull(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, "k m"]:
-    """R X, a sum over the rows: half a pass."""
+    """R X, a sum over the rows: half a pass; what a residual is already in row blocks."""
+    if problem.in_blocks:
+        return residual
     return jax.lax.dot_general(
         residual, problem.features, (((1,), (1,)), ((), ())), precision=HIGHEST
     )
+
+
+def sums_of(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, " k"]:
+    """A residual summed over the rows: the gradient of the likelihood in the biases."""
+    return residual[:, -1] if problem.in_blocks else jnp.sum(residual, axis=1)
+
+
+def sum_over_blocks(problem: Problem, of_rows: Callable[[Problem], T]) -> T:
+    """The sum of what ``of_rows`` finds in each block, which it is given as a problem whose rows are in no blocks."""
+
+    def of_block(rows: tuple[Array, Array, Array]) -> T:
+        features, labels, weights = rows
+        return of_rows(replace(problem, features=features, labels=labels, weights=weights))
+
+    return sum_of_blocks(of_block, (problem.features, problem.labels, problem.weights))
 
 
 def penalty_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, ""]:
@@ -281,14 +278,3 @@ def gradient_of(
 ) -> Float[Array, "k m"]:
     """R X + tau (theta - M)."""
     return pull(problem, residual) + problem.precision * (theta - problem.mean)
-
-
-def hessian_at(problem: Problem, scores: Float[Array, "k n"]) -> Operator:
-    """The Hessian at a point with these scores, as a product with a direction: one pass."""
-    p, q = softmax_and_complement(scores, (0,))
-
-    def times(direction: Float[Array, "k m"]) -> Float[Array, "k m"]:
-        moved = p * tangent_at(p, q, product(problem, direction), (0,))
-        return pull(problem, problem.weights[None, :] * moved) + problem.precision * direction
-
-    return times

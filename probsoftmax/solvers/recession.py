@@ -1,10 +1,10 @@
 """Directions along which the likelihood improves for ever: the proof that there is no finite optimum."""
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.problem import Problem, has_flat_weights, product
+from probsoftmax.solvers.only_if import only_if
+from probsoftmax.solvers.problem import Problem, has_flat_weights, product, sum_over_blocks
 from probsoftmax.solvers.rows import at_labels
 
 
@@ -24,26 +24,34 @@ def separates(
     of a complete separation.
     """
 
-    def look(delta: Float[Array, "k n"]) -> Bool[Array, ""]:
-        return _recedes(problem, _flat_part(problem, direction, delta))
+    def look(along: tuple[Float[Array, "k m"], Float[Array, "k n"]]) -> Bool[Array, ""]:
+        growth, spread = _growth(problem, _flat_part(problem, *along))
+        return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
 
-    return jax.lax.cond(has_flat_weights(problem), look, lambda _: jnp.zeros((), bool), delta)
+    return only_if(has_flat_weights(problem), look, (direction, delta), jnp.zeros((), bool))
 
 
-def _recedes(problem, delta):
+def halves_of_separation(problem: Problem) -> Int[Array, ""]:
+    """Products with X that it takes to know."""
+    dear = problem.in_blocks or problem.mixed
+    return jnp.where(has_flat_weights(problem) & dear, 1, 0)
+
+
+def _growth(problem, delta):
+    """How fast the loss grows far out along a direction, and the most it could."""
+    if problem.in_blocks:
+        return sum_over_blocks(problem, lambda rows: _growth(rows, product(rows, delta)))
     present = ~problem.absent[:, None]
     top = jnp.max(jnp.where(present, delta, -jnp.inf), axis=0)
     bottom = jnp.min(jnp.where(present, delta, jnp.inf), axis=0)
     claimed = at_labels(problem) if problem.labels.ndim == 1 else problem.labels > 0
     behind = jnp.max(jnp.where(claimed, top[None, :] - delta, 0), axis=0)
-    growth = jnp.sum(problem.weights * behind)
-    spread = jnp.sum(problem.weights * (top - bottom))
-    return (spread > 0) & (growth <= jnp.sqrt(jnp.finfo(delta.dtype).eps) * spread)
+    return jnp.sum(problem.weights * behind), jnp.sum(problem.weights * (top - bottom))
 
 
 def _flat_part(problem, theta, delta):
     """The part of ``delta``, the scores of ``theta``, that comes from weights on which the prior is flat."""
-    if problem.mixed:
+    if problem.mixed or problem.in_blocks:
         return product(problem, jnp.where(problem.precision == 0, theta, 0))
     bias = theta[:, -1:]
     weights = jnp.where(problem.precision[0, 0] == 0, delta - bias, 0)

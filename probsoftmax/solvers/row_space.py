@@ -63,6 +63,7 @@ def in_row_space(problem: Problem) -> tuple[Problem, RowSpace | None]:
         features=jnp.concatenate([triangle, problem.features[-1:]]),
         precision=jnp.concatenate([precision, problem.precision[:, -1:]], axis=1),
         mean=jnp.concatenate([inside, problem.mean[:, -1:]], axis=1),
+        extent=jnp.max(jnp.abs(triangle), axis=1),
     )
     return small, RowSpace(axes, relative, rest)
 

@@ -1,4 +1,7 @@
-"""What the rows say at some scores: loss, residual, and the curvature between the classes. No pass over X."""
+"""What the rows say at some scores: loss, residual, and the curvature between the classes. No pass over X.
+
+In row blocks, where scores are coefficients, it is one pass, and the residual is pulled in it at once.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.numerics import log_softmax, softmax_and_complement
-from probsoftmax.solvers.problem import Problem
+from probsoftmax.solvers.problem import Problem, pull, scores_of, sum_over_blocks
 
 
 class Rows(NamedTuple):
@@ -19,6 +22,7 @@ class Rows(NamedTuple):
     residual: Float[Array, "k n"]
     """Its gradient in the scores, s (p - y)."""
     p: Float[Array, "k n"]
+    """The probabilities; in row blocks all that is asked of them, the curvature ``(k, k)`` between the classes."""
 
 
 def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
@@ -29,6 +33,8 @@ def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
     of numbers that are close. (Unlike :mod:`probsoftmax.numerics` it does not mind the rounding of eta - m: that of
     eta, a sum of d products, is no smaller.)
     """
+    if problem.in_blocks:
+        return sum_over_blocks(problem, lambda rows: _summed(rows, scores_of(rows, scores)))
     if problem.labels.ndim == 2:
         y, (p, q) = problem.labels, softmax_and_complement(scores, (0,))
         loss = -jnp.sum(jnp.where(y == 0, 0, y * log_softmax(scores, axis=0)), axis=0)
@@ -45,6 +51,34 @@ def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
     # A row of weight 0 carries a label of no meaning, perhaps that of an absent class, whose loss is infinite.
     loss = jnp.where(problem.weights == 0, 0, loss)
     return Rows(jnp.sum(problem.weights * loss), problem.weights[None, :] * gradient, p)
+
+
+def _summed(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
+    """What is kept of a block."""
+    loss, residual, p = evaluate(problem, scores)
+    return Rows(loss, pull(problem, residual), spread_of_classes(problem, p))
+
+
+def unknown_rows(problem: Problem, like: Float[Array, "k n"]) -> Rows:
+    """Something of the right shapes, the scores' for one, to begin a loop with."""
+    k, _ = problem.shape
+    p = jnp.zeros((k, k), like.dtype) if problem.in_blocks else like
+    return Rows(jnp.full_like(like[0, 0], jnp.inf), like, p)
+
+
+def residual_along(
+    problem: Problem, scores: Float[Array, "k n"], p: Float[Array, "k n"], step: Float[Array, " k"]
+) -> Float[Array, "k n"]:
+    """How the residual moves, to first order, as all rows' scores move by ``step``: s S d. A pass in row blocks."""
+
+    def of_rows(rows: Problem) -> Float[Array, "k m"]:
+        here = scores_of(rows, scores)
+        return pull(rows, residual_along(rows, here, evaluate(rows, here).p, step))
+
+    if problem.in_blocks:
+        return sum_over_blocks(problem, of_rows)
+    moved = p * (step[:, None] - jnp.matmul(step[None, :], p, precision=HIGHEST))
+    return problem.weights[None, :] * moved
 
 
 def _sum_of_classes(terms: Float[Array, "k n"]) -> Float[Array, " n"]:
@@ -67,6 +101,8 @@ def spread_of_classes(problem: Problem, p: Float[Array, "k n"]) -> Float[Array, 
     The diagonal, the sum of :math:`s_i p_{ic} (1 - p_{ic})`, as that of :math:`s_i p_{ic} p_{il}` over the other
     classes: right however confident the rows are.
     """
+    if problem.in_blocks:
+        return p
     products = jnp.matmul(problem.weights[None, :] * p, p.T, precision=HIGHEST)
     eye = jnp.eye(p.shape[0], dtype=bool)
     others = jnp.where(eye, 0, products)

@@ -40,6 +40,11 @@ class Solver(ABC):
     def tolerance(self) -> float | None:
         """Nats for each unit of weight that the fit may be off; ``default_tolerance`` of the dtype if ``None``."""
 
+    @property
+    def row_block(self) -> int | None:
+        """Rows that are worked on at a time; all if ``None``, as with every solver that has no such setting."""
+        return None
+
     @abstractmethod
     def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
         """Minimise from ``theta``."""
