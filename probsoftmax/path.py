@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
@@ -101,6 +101,8 @@ class _Carry(NamedTuple):
     fits: Int[Array, ""]
     halves: Int[Array, ""]
     """Products with X so far: a pass of which each of two fits has a half is counted once."""
+    settle: Bool[Array, ""]
+    """Whether the next start may be near enough to be the optimum: if the last one was."""
 
 
 @jax.jit
@@ -121,14 +123,17 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         scores = only_if(stale, partial(scores_of, here), theta, scores)
         before = with_precision(problem, carry.precision)
         memory = under_another_prior(carry.memory, before, here)
-        solution, memory, point = descend(solver, here, theta, scores, memory, 0 + stale)
+        solution, memory, point = descend(
+            solver, here, theta, scores, memory, 0 + stale, carry.settle
+        )
         scores = jnp.where(possible, point.scores, 0)
         history = _remember(carry.history, point.theta, scores, place)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
         fit = report(with_precision(everything, precision), out_of(space, solution))
         fit = fit._replace(passes=passes)
-        return _Carry(history, memory, precision, carry.fits + 1, halves), fit
+        found = solution.steps == 0
+        return _Carry(history, memory, precision, carry.fits + 1, halves, found), fit
 
     theta = into(space, to_theta(everything, nothing))
     scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
@@ -145,7 +150,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     largest = jnp.max(problem.precision[:, :-1])
     stiffness = jnp.max(memory.basis.squares) / (data.num_classes * largest)
     halves = zero + solver.start_halves + (0 if problem.in_blocks else 1)
-    carry = _Carry(history, memory, strongest, zero, halves)
+    carry = _Carry(history, memory, strongest, zero, halves, jnp.ones((), bool))
     _, fits = jax.lax.scan(fit_one, carry, precisions[order])
     return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)
 

@@ -137,10 +137,12 @@ def descend(
     scores: Float[Array, "k n"],
     memory: Any,
     halves: int | Int[Array, ""],
+    settle: bool | Bool[Array, ""] = True,
 ) -> tuple[Solution, Any, Point]:
     """The loop, from a point whose scores took ``halves`` products with X; the memory at its end, and its last point.
 
-    A look at the certificate costs half a pass: the gradient, which the next direction needs anyway.
+    A look at the certificate costs half a pass: the gradient, which the next direction needs anyway. To ``settle`` at
+    the first, if it may be the last too, takes another look at the rows.
     """
     allowed = solver.allowed(problem)
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
@@ -151,7 +153,7 @@ def descend(
         scores=scores,
         rows=unknown_rows(problem, scores),
         seen=no,
-        settle=~no,
+        settle=jnp.asarray(settle) | (solver.max_steps == 0),
         point=Point(theta, scores, infinite, jnp.zeros_like(theta), jnp.zeros((k, k), theta.dtype)),
         ahead=jnp.zeros_like(theta[:, 0]),
         gap=infinite,
