@@ -19,6 +19,7 @@ import jax
 from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks import (
+    blocks,
     certificates,
     cold,
     cost,
@@ -36,6 +37,7 @@ QUESTIONS: dict[str, ModuleType] = {
     "sweeps": sweeps,
     "cross_validation": cross_validation,
     "many": many,
+    "blocks": blocks,
     "cold": cold,
     "certificates": certificates,
     "cost": cost,

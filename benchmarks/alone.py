@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,12 +51,18 @@ def main(question: str, name: str, contender: str, way: str, tolerance: str) -> 
         def once() -> Any:
             return racing.run(chosen, float(tolerance), way)
 
-        before = _forget_the_peak()
-        seconds, _ = racing.timed(once)
+        first: list[float] = []
+        memory = added_memory(lambda: first.append(racing.timed(once)[0]))
         if chosen.compiles:
-            before = _forget_the_peak()
-            once()
-        print(json.dumps(Alone(seconds, None if before is None else _memory("VmHWM") - before)))
+            memory = added_memory(once)
+        print(json.dumps(Alone(first[0], memory)))
+
+
+def added_memory(run: Callable[[], Any]) -> float | None:
+    """What the process grows by at its peak during a run, in MiB; None where the system does not say."""
+    before = _forget_the_peak()
+    run()
+    return None if before is None else _memory("VmHWM") - before
 
 
 def _forget_the_peak() -> float | None:

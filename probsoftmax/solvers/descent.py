@@ -203,7 +203,7 @@ def _look(solver, problem, state, allowed):
     if problem.in_blocks:
         last = (state.stalled + 1 >= solver.patience) | (state.steps >= solver.max_steps)
         enough = jnp.where(last, jnp.inf, PROMISING * allowed)
-        held = proof | flat | ~(state.settle | last)
+        held = proof | flat
     else:
         # On the way one Newton step of the biases is as good as many.
         enough = jnp.where(state.settle, ENOUGH * allowed, jnp.inf)

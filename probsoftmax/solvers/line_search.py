@@ -92,13 +92,18 @@ def search(
         value = rows.loss + penalty_of(problem, theta + t * direction)
         change = rows.residual * delta
         slope_here = jnp.sum(change) + prior_slope + t * prior_curvature
-        noise = 4 * eps * (jnp.sum(jnp.abs(change)) + jnp.abs(prior_slope))
+        bend = (slope_here - bracket.slope) / (t - bracket.last)
+        # What the sum was rounded off from. In row blocks the change of a row is not known, but its square is the
+        # curvature in it, on average: the bound of Cauchy and Schwarz.
+        size = jnp.sum(jnp.abs(change))
+        if problem.in_blocks:
+            size = jnp.sqrt(problem.total_weight * jnp.abs(bend))
+        noise = 4 * eps * (size + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
         flat = jnp.abs(slope_here) <= jnp.maximum(enough * jnp.abs(slope), noise)
         too_long = ~usable | (slope_here > 0)
         lower = jnp.where(too_long, bracket.lower, t)
         upper = jnp.where(too_long, t, bracket.upper)
-        bend = (slope_here - bracket.slope) / (t - bracket.last)
         secant = t - slope_here / bend
         bracketed = jnp.isfinite(upper)
         limit = jnp.where(bracketed, upper, LONGER * lower)
