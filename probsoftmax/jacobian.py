@@ -37,6 +37,13 @@ def log_softmax_tangent(
     return _jacobian.bind(x, dx, axis=axis, backwards=False)
 
 
+def log_softmax_cotangent(
+    x: Float[Array, "..."], g: Float[Array, "..."], axis: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """The gradient in the scores x of a function whose gradient in the log-probabilities is g; linear in g."""
+    return _jacobian.bind(x, g, axis=axis, backwards=True)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 @partial(jax.jit, static_argnums=1)
 def softmax_and_complement(
