@@ -11,6 +11,10 @@ A class M that is nearly sure needs care, for 1 is subtracted from something clo
     (J\,\dot x)_M &= q_M \dot x_M - \textstyle\sum_{l \ne M} p_l \dot x_l \\
     (J^\top g)_M &= q_M g_M - p_M \textstyle\sum_{l \ne M} g_l
 
+:math:`J^\top g` sums to zero to a few ulp of its largest entry. It is not made to do better, as p - y is in
+``residual.py``: an entry that is minus the sum of the others takes up what they are rounded by, and of any cotangent
+they may all be as large as it is.
+
 JAX would find the second from the first by itself, in a form that takes twice the time. It has no rule for a map that
 knows its own transpose and can be differentiated in both modes (``custom_vjp`` gives up forward mode,
 ``linear_call`` has no ``vmap``), so this is a primitive with its five rules.

@@ -19,7 +19,7 @@ from probsoftmax.jacobian import (
     log_softmax_tangent,
     softmax_and_complement,
 )
-from probsoftmax.partition import above_all, along, few_classes, maximum_and_shift, sums
+from probsoftmax.partition import along, few_classes, shift_of, sums
 
 
 @jax.custom_jvp
@@ -79,22 +79,49 @@ def split_at(
 
     Score and sum are NaN for a label that is no class.
     """
-    axis = (logits.ndim - 1,)
-    maximum, shift = maximum_and_shift(logits, axis)
+    classes = (logits.ndim - 1,)
     score = score_of(logits, labels)[..., 0]
-    exponentials = jnp.exp(logits - along(shift, axis))
-    if few_classes(logits, axis) or logits.shape[-1] > 1 << 24:  # where places are no longer exact
+    if few_classes(logits, classes):
+        maximum = jnp.max(logits, axis=-1)
+        shift = shift_of(maximum, logits, classes)
+        exponentials = jnp.exp(logits - along(shift, classes))
         others = jnp.where(one_hot(labels, logits.shape), 0, exponentials)
-        total, others = sums(axis, exponentials, others)
+        total, others = sums(classes, exponentials, others)
         total *= nan_unless_class(logits, labels)[..., 0]
     else:
-        # A minimum in place of the selection (see partition.py): with 0 at the label, and with more elsewhere.
-        scale = above_all(logits, axis)
-        place = scale * jax.lax.broadcasted_iota(logits.dtype, logits.shape, axis[0])
-        label = scale * labels.astype(logits.dtype)
-        others = jnp.sum(jnp.minimum(jnp.abs(place - along(label, axis)), exponentials), axis)
-        total = jnp.exp(score - shift) + others
+        # A minimum in place of the selection (see partition.py): it leaves of the label no more than of the largest
+        # other class, and that is subtracted from a sum at least twice as large.
+        maximum, rival = _maxima(logits, labels)
+        shift = shift_of(maximum, logits, classes)
+        exponentials = jnp.exp(logits - along(shift, classes))
+        label, cap = jnp.exp(score - shift), jnp.exp(rival - shift)
+        others = jnp.sum(jnp.minimum(along(cap, classes), exponentials), axis=-1)
+        others -= jnp.minimum(label, cap)
+        total = label + others
     return score, maximum, shift, exponentials, total, others
+
+
+def _maxima(logits, labels):
+    """The largest score, and the largest but the label's; one that is NaN may be overlooked.
+
+    Taken of integers that are in the order of the scores: of those, vectors at a time and both in one pass.
+    """
+    bits = jnp.finfo(logits.dtype).bits
+    whole = jnp.dtype(f"int{bits}")
+    lowest, highest = (
+        jnp.array(bound, whole) for bound in (jnp.iinfo(whole).min, jnp.iinfo(whole).max)
+    )
+
+    def ordered(integers):
+        """The digits of negative numbers turned over; twice is not at all."""
+        return integers ^ (integers >> (bits - 1) & highest)
+
+    others = jnp.where(one_hot(labels, logits.shape), -jnp.inf, logits)
+    scores = [ordered(jax.lax.bitcast_convert_type(one, whole)) for one in (logits, others)]
+    maxima = jax.lax.reduce(
+        scores, [lowest] * 2, lambda x, y: list(map(jnp.maximum, x, y)), (logits.ndim - 1,)
+    )
+    return [jax.lax.bitcast_convert_type(ordered(one), logits.dtype) for one in maxima]
 
 
 def _unit_of(x):

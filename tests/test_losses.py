@@ -48,6 +48,22 @@ def test_value_gradient_and_hessian_are_right_to_the_last_digits(function, dtype
             assert ulps(hessians[i, label], truth.hessian(), dtype) <= ULPS
 
 
+def test_many_classes_go_another_way_to_the_same_digits(dtype):
+    """The sum of all but the label's is capped, not selected, and the largest are found among integers."""
+    rows = hard_rows(dtype)
+    padded = np.pad(rows, ((0, 0), (20, 15)), constant_values=-np.inf)
+    derivatives = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))
+    results = jax.jit(jax.vmap(derivatives, in_axes=(0, None)))(padded, 20 + np.arange(CLASSES))
+    values, gradients = map(np.asarray, results)
+    kept = slice(20, 20 + CLASSES)
+    assert (np.delete(gradients, kept, axis=2) == 0).all()
+    for i, row in enumerate(rows):
+        truth = softmax_truth(row)
+        for label in np.flatnonzero(np.isfinite(row)):
+            assert ulps(values[i, label], [-truth.log_p[label]], dtype) <= ULPS
+            assert ulps(gradients[i, label, kept], truth.gradient(label), dtype) <= ULPS
+
+
 @pytest.mark.parametrize("k", [2, 10, 24, 25, 300, 1000])
 def test_the_gradient_sums_to_zero_and_its_tail_is_right(k):
     """To 1 ulp of the largest entry, of integer labels and of rows of probabilities, one-hot ones among them."""
