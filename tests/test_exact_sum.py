@@ -9,7 +9,7 @@ import pytest
 from probsoftmax.exact_sum import exact_sum, power_of_two
 
 
-@pytest.mark.parametrize("count", [1, 7, 4096, 2**18])
+@pytest.mark.parametrize("count", [1, 7, 3000, 250_000])
 def test_a_sum_is_rounded_once(count, dtype):
     """Of every size and both signs, of one size, and all equal: errors of one direction would add up."""
     rng = np.random.default_rng(count)
@@ -20,10 +20,9 @@ def test_a_sum_is_rounded_once(count, dtype):
     found = jax.jit(lambda x: exact_sum(x, (1,)))(rows)
     assert found.dtype == dtype
     for got, row in zip(found, rows, strict=True):
-        # The sum of 2^18 terms of one size is a quarter of an ulp of a number close to 1 off, before it is rounded.
-        allowed = 0.5 * np.spacing(np.abs(got)) + (count >= 2**18) * 0.25 * np.finfo(dtype).eps
+        allowed = (0.5 + 1 / 8) * np.spacing(np.abs(got))
         error = math.fsum([*map(float, row), -float(got)])
-        assert abs(error) <= allowed * 1.002
+        assert abs(error) <= allowed
 
 
 def test_a_unit_rounds_nothing(dtype):
