@@ -76,6 +76,9 @@ def tangent_at(
     p: Float[Array, "..."], q: Float[Array, "..."], dx: Float[Array, "..."], axis: tuple[int, ...]
 ) -> Float[Array, "..."]:
     """``log_softmax_tangent`` where the probabilities and their complements are at hand."""
+    # Many vectors at one row of scores, as in a Hessian: the library in jaxlib 0.10 would otherwise return the sums of
+    # other rows, of some 200 classes on, where they are subtracted from what they are sums of.
+    p, q = jnp.broadcast_to(p, dx.shape), jnp.broadcast_to(q, dx.shape)
     sure = p > 0.5
     small, large = sums(axis, jnp.where(sure, 0, p) * dx, jnp.where(sure, p, 0) * dx)
     return jnp.where(sure, q * dx, dx - along(large, axis)) - along(small, axis)
