@@ -11,6 +11,10 @@ A class M that is nearly sure needs care, for 1 is subtracted from something clo
     (J\,\dot x)_M &= q_M \dot x_M - \textstyle\sum_{l \ne M} p_l \dot x_l \\
     (J^\top g)_M &= q_M g_M - p_M \textstyle\sum_{l \ne M} g_l
 
+:math:`J^\top g` sums to zero to a few ulp of its largest entry. It is not made to do better, as p - y is in
+``residual.py``: an entry that is minus the sum of the others takes up what they are rounded by, and of any cotangent
+they may all be as large as it is.
+
 JAX would find the second from the first by itself, in a form that takes twice the time. It has no rule for a map that
 knows its own transpose and can be differentiated in both modes (``custom_vjp`` gives up forward mode,
 ``linear_call`` has no ``vmap``), so this is a primitive with its five rules.
@@ -35,6 +39,13 @@ def log_softmax_tangent(
 ) -> Float[Array, "..."]:
     """How the log-probabilities of scores x move as the scores move by dx; linear in dx."""
     return _jacobian.bind(x, dx, axis=axis, backwards=False)
+
+
+def log_softmax_cotangent(
+    x: Float[Array, "..."], g: Float[Array, "..."], axis: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """The gradient in the scores x of a function whose gradient in the log-probabilities is g; linear in g."""
+    return _jacobian.bind(x, g, axis=axis, backwards=True)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -65,6 +76,9 @@ def tangent_at(
     p: Float[Array, "..."], q: Float[Array, "..."], dx: Float[Array, "..."], axis: tuple[int, ...]
 ) -> Float[Array, "..."]:
     """``log_softmax_tangent`` where the probabilities and their complements are at hand."""
+    # Many vectors at one row of scores, as in a Hessian: the library in jaxlib 0.10 would otherwise return the sums of
+    # other rows, of some 200 classes on, where they are subtracted from what they are sums of.
+    p, q = jnp.broadcast_to(p, dx.shape), jnp.broadcast_to(q, dx.shape)
     sure = p > 0.5
     small, large = sums(axis, jnp.where(sure, 0, p) * dx, jnp.where(sure, p, 0) * dx)
     return jnp.where(sure, q * dx, dx - along(large, axis)) - along(small, axis)

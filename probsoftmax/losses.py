@@ -18,9 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_floating, check_shape
 from probsoftmax.class_index import is_class, nan_unless_class, one_hot, prepare, score_of
-from probsoftmax.jacobian import log_softmax_tangent, softmax_and_complement
 from probsoftmax.numerics import as_real, check_classes, log_softmax
-from probsoftmax.partition import above_all, along, few_classes, maximum_and_shift, sums
+from probsoftmax.residual import residual, soft_residual, split_at
 from probsoftmax.sigmoid import sigmoid, softplus
 
 
@@ -29,7 +28,10 @@ def softmax_cross_entropy_with_integer_labels(
 ) -> Float[Array, "*b"]:
     r"""Negative log-likelihood of a class, :math:`-\log p_y = \log\sum_j e^{\eta_j} - \eta_y`, in nats.
 
-    The gradient is :math:`p_j` at the other classes and :math:`-\sum_{j \ne y} p_j` at the label, to a few ulp each.
+    The gradient is :math:`p_j` at the other classes and :math:`-\sum_{j \ne y} p_j` at the label, to a few ulp each. At
+    the label it is the sum of the others as they are rounded, itself rounded once: over the classes the gradient sums
+    to zero to 1 ulp of its largest entry, however many they are. (Weights that multiply it afterwards round each entry
+    anew, unless they are powers of 2; so does half precision.)
 
     Args:
         logits: scores ``(..., k)``.
@@ -55,7 +57,7 @@ def softmax_cross_entropy_with_integer_labels(
 @jax.custom_jvp
 @jax.jit
 def _integer_cross_entropy(logits, labels):
-    score, maximum, shift, _, total, others = _split(logits, labels)
+    score, maximum, shift, _, total, others = split_at(logits, labels)
     largest = jnp.exp(maximum - shift)
     # Where the label leads, the loss is as small as the others are; elsewhere it is at least log 2.
     excess = jnp.where(score == maximum, others, total - largest) / largest
@@ -68,51 +70,8 @@ def _integer_cross_entropy(logits, labels):
 @_integer_cross_entropy.defjvp
 def _integer_cross_entropy_jvp(primals, tangents) -> Any:
     (logits, labels), (dlogits, _) = primals, tangents
-    tangent = jnp.sum(_residual(logits, labels) * dlogits, axis=-1)
+    tangent = jnp.sum(residual(logits, labels) * dlogits, axis=-1)
     return _integer_cross_entropy(logits, labels), tangent
-
-
-@jax.custom_jvp
-@jax.jit
-def _residual(logits, labels):
-    """The gradient, p minus the label's one-hot vector: minus the others at the label."""
-    _, _, _, exponentials, total, others = _split(logits, labels)
-    # One reciprocal for all entries of a row: what it is rounded by does not keep their sum from 0.
-    scale = 1 / total
-    at_label = one_hot(labels, logits.shape)
-    return jnp.where(at_label, (-others * scale)[..., None], exponentials * scale[..., None])
-
-
-def _split(logits, labels):
-    """Score of the label, the largest score, the shift; of the exponentials: all, their sum, the sum but the label's.
-
-    Score and sum are NaN for a label that is no class.
-    """
-    axis = (logits.ndim - 1,)
-    maximum, shift = maximum_and_shift(logits, axis)
-    score = score_of(logits, labels)[..., 0]
-    exponentials = jnp.exp(logits - along(shift, axis))
-    if few_classes(logits, axis) or logits.shape[-1] > 1 << 24:  # where places are no longer exact
-        others = jnp.where(one_hot(labels, logits.shape), 0, exponentials)
-        total, others = sums(axis, exponentials, others)
-        total *= nan_unless_class(logits, labels)[..., 0]
-    else:
-        # A minimum in place of the selection (see partition.py): with 0 at the label, and with more elsewhere.
-        scale = above_all(logits, axis)
-        place = scale * jax.lax.broadcasted_iota(logits.dtype, logits.shape, axis[0])
-        label = scale * labels.astype(logits.dtype)
-        others = jnp.sum(jnp.minimum(jnp.abs(place - along(label, axis)), exponentials), axis)
-        total = jnp.exp(score - shift) + others
-    return score, maximum, shift, exponentials, total, others
-
-
-@_residual.defjvp
-def _residual_jvp(primals, tangents) -> Any:
-    (logits, labels), (dlogits, _) = primals, tangents
-    classes = (logits.ndim - 1,)
-    p, _ = softmax_and_complement(logits, classes)
-    tangent = p * log_softmax_tangent(logits, dlogits, classes)
-    return _residual(logits, labels), tangent * nan_unless_class(logits, labels)
 
 
 def softmax_cross_entropy(
@@ -121,7 +80,8 @@ def softmax_cross_entropy(
     r"""Cross-entropy of label probabilities and scores, :math:`-\sum_j y_j \log p_j`, in nats.
 
     The gradient :math:`p_j \sum_l y_l - y_j` is formed as :math:`p_j \sum_{l \ne j} y_l - y_j q_j`, which for a
-    one-hot row is the exact gradient of the integer form.
+    one-hot row is the exact gradient of the integer form. Its largest entry is minus the sum of the others as they are
+    rounded: over the classes it sums to zero to 1 ulp of that entry, which takes up what they all are rounded by.
 
     Args:
         logits: scores ``(..., k)``.
@@ -155,7 +115,7 @@ def _soft_cross_entropy_jvp(primals, tangents) -> Any:
     (logits, labels), (dlogits, dlabels) = primals, tangents
     tangent = jnp.zeros_like(logits)
     if not isinstance(dlogits, SymbolicZero):
-        tangent -= labels * log_softmax_tangent(logits, dlogits, (logits.ndim - 1,))
+        tangent += soft_residual(logits, labels) * dlogits
     if not isinstance(dlabels, SymbolicZero):
         tangent -= _log_p_where_it_counts(logits, labels) * dlabels
     return _soft_cross_entropy(logits, labels), jnp.sum(tangent, axis=-1)

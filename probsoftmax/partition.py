@@ -32,10 +32,11 @@ class Partition(NamedTuple):
 
 def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
     """The sums that every function of scores is made of."""
-    maximum, shift = maximum_and_shift(x, axis)
+    maximum = jnp.max(x, axis)
+    shift = shift_of(maximum, x, axis)
     exponentials = jnp.exp(x - along(shift, axis))
     # 0 at the maximum, the exponential from 0.6 below it on.
-    below = jnp.minimum((x - along(maximum, axis)) * -above_all(x, axis), exponentials)
+    below = jnp.minimum((x - along(maximum, axis)) * -_above_all(x, axis), exponentials)
     total, others = sums(axis, exponentials, below)
     largest = jnp.exp(maximum - shift)
     # Where a class is close to the maximum, or tied, the difference is benign. Short of half of the largest it is not,
@@ -45,19 +46,19 @@ def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
     return Partition(maximum, shift, total, others, jnp.log1p(others / largest))
 
 
-def maximum_and_shift(
-    x: Float[Array, "..."], axis: tuple[int, ...]
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """The largest score of each row, and what is taken off before the exponential; the class axes are gone.
+def shift_of(
+    maximum: Float[Array, "..."], x: Float[Array, "..."], axis: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """What is taken off the scores x of a row, whose largest is given, before the exponential.
 
     exp(x - m) inherits the rounding of x - m: up to 64 ulp, for small scores beside a large one. So the shift is 0
     while no sum can overflow, and else a whole number on that side of 0 where x - shift is exact. From four times as
     much on it is the maximum itself: whatever does not vanish beside it is so near that the difference is exact, and
     a lower shift could be rounded down until the exponential overflows.
     """
-    maximum, highest = jnp.max(x, axis), _highest(x, axis)
+    highest = _highest(x, axis)
     above = jnp.maximum(maximum - highest, 2 * maximum - 4 * highest)
-    return maximum, jnp.floor(jnp.minimum(jnp.maximum(above, 0), maximum))
+    return jnp.floor(jnp.minimum(jnp.maximum(above, 0), maximum))
 
 
 def along(row: Float[Array, "..."], axis: tuple[int, ...]) -> Float[Array, "..."]:
@@ -65,7 +66,7 @@ def along(row: Float[Array, "..."], axis: tuple[int, ...]) -> Float[Array, "..."
     return jnp.expand_dims(row, axis)
 
 
-def above_all(x: Float[Array, "..."], axis: tuple[int, ...]) -> float:
+def _above_all(x: Float[Array, "..."], axis: tuple[int, ...]) -> float:
     """A power of 2 above all exponentials of shifted scores; as many of it as there are classes do not overflow."""
     return 2.0 ** math.ceil((_highest(x, axis) + 1) / math.log(2))
 

@@ -16,11 +16,13 @@ PACKAGE = Path(__file__).parents[1] / "probsoftmax"
 FLOORS = [
     "checks",
     "partition",
+    "exact_sum",
     "jacobian",
     "numerics",
     "sigmoid",
     "information",
     "class_index",
+    "residual",
     "losses",
     "features",
     "labels",

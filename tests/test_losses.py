@@ -48,22 +48,46 @@ def test_value_gradient_and_hessian_are_right_to_the_last_digits(function, dtype
             assert ulps(hessians[i, label], truth.hessian(), dtype) <= ULPS
 
 
+def test_many_classes_go_another_way_to_the_same_digits(dtype):
+    """The sum of all but the label's is capped, not selected, and the largest are found among integers."""
+    rows = hard_rows(dtype)
+    padded = np.pad(rows, ((0, 0), (20, 15)), constant_values=-np.inf)
+    derivatives = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))
+    results = jax.jit(jax.vmap(derivatives, in_axes=(0, None)))(padded, 20 + np.arange(CLASSES))
+    values, gradients = map(np.asarray, results)
+    kept = slice(20, 20 + CLASSES)
+    assert (np.delete(gradients, kept, axis=2) == 0).all()
+    for i, row in enumerate(rows):
+        truth = softmax_truth(row)
+        for label in np.flatnonzero(np.isfinite(row)):
+            assert ulps(values[i, label], [-truth.log_p[label]], dtype) <= ULPS
+            assert ulps(gradients[i, label, kept], truth.gradient(label), dtype) <= ULPS
+
+
 @pytest.mark.parametrize("k", [2, 10, 24, 25, 300, 1000])
 def test_the_gradient_sums_to_zero_and_its_tail_is_right(k):
-    """To 1 ulp, for the entries are rounded by half an ulp each, and what the sum of the other classes is off by.
-
-    That is a sum of k - 1 terms in float32, one by one or in parts: its half ulps add up to 3, where they are random.
-    """
+    """To 1 ulp of the largest entry, of integer labels and of rows of probabilities, one-hot ones among them."""
     rng = np.random.default_rng(k)
     rows = np.repeat(np.float32([1.0, 5.0, 12.0, 0.01]), 64)[:, None] * rng.normal(size=(256, k))
     rows = rows.astype(np.float32)
     labels = np.where(np.arange(256) % 2, np.argmax(rows, axis=1), rng.integers(0, k, 256))
-    gradients = np.asarray(jax.jit(jax.grad(lambda z: jnp.sum(loss(z, labels))))(rows))
-    totals = np.abs(np.sum(gradients, axis=1, dtype=np.float64)) / np.abs(gradients).max(axis=1)
-    assert (totals <= 4 * np.finfo(np.float32).eps).all()
-    for i in range(0, 256, 32):
+    shares = np.where(np.arange(256) % 4 < 2, np.eye(k)[labels].T, rng.dirichlet(np.ones(k), 256).T)
+    shares = shares.T.astype(np.float32)
+
+    def gradients(z):
+        return (
+            jax.grad(lambda z: jnp.sum(loss(z, labels)))(z),
+            jax.grad(lambda z: jnp.sum(ps.softmax_cross_entropy(z, shares)))(z),
+        )
+
+    by_label, by_share = map(np.asarray, jax.jit(gradients)(rows))
+    for gradient in (by_label, by_share):
+        totals = np.abs(np.sum(gradient, axis=1, dtype=np.longdouble))
+        assert (totals <= np.spacing(np.abs(gradient).max(axis=1))).all()
+    for i in range(0, 256, 32):  # one-hot, all of them
         truth = softmax_truth(rows[i]).gradient(labels[i])
-        assert ulps(gradients[i], truth, np.float32) <= ULPS
+        assert ulps(by_label[i], truth, np.float32) <= ULPS
+        assert ulps(by_share[i], truth, np.float32) <= ULPS
 
 
 @pytest.mark.parametrize("modes", ["fwd", "rev"])

@@ -51,6 +51,13 @@ def test_many_classes_of_many_rows_go_another_way_to_the_same_digits(dtype):
     assert worst(got, [softmax_truth(row).jacobian() for row in rows], dtype) <= ULPS
 
 
+def test_many_tangents_at_one_row_of_many_classes():
+    """Not fused with what follows them by a library that then takes the sums of other rows."""
+    x = np.random.default_rng(0).normal(scale=5, size=260).astype(np.float32)
+    got = jax.jacfwd(ps.log_softmax)(x)
+    assert ulps(got, softmax_truth(x).jacobian(), np.float32) <= ULPS
+
+
 @pytest.mark.parametrize("modes", MODES, ids="-".join)
 def test_second_derivatives_are_right_to_the_last_digits(modes, rows, dtype):
     """Those of logsumexp and of every -log p are one matrix, diag(p) - p p'."""
