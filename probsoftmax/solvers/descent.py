@@ -57,8 +57,7 @@ class DescentSolver(Solver):
     """Nats for each unit of weight that the fit may be off; ``default_tolerance`` of the dtype if ``None``."""
     row_block: int | None = None
     """Scores and probabilities exist for at most so many rows at a time; for all if ``None``. Thousands are enough to
-    run at full speed. X is read about twice as often for it: nothing that has a number for every row and class is kept
-    from one look at the rows to the next."""
+    run at full speed, but X is read two to four times as often: no number for each row and class is kept."""
 
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""
@@ -141,8 +140,7 @@ def descend(
 ) -> tuple[Solution, Any, Point]:
     """The loop, from a point whose scores took ``halves`` products with X; the memory at its end, and its last point.
 
-    A look at the certificate costs half a pass: the gradient, which the next direction needs anyway. To ``settle`` at
-    the first, if it may be the last too, takes another look at the rows.
+    A look costs half a pass: the gradient, which the next direction needs anyway. ``settle`` if the first may be all.
     """
     allowed = solver.allowed(problem)
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
@@ -153,7 +151,7 @@ def descend(
         scores=scores,
         rows=unknown_rows(problem, scores),
         seen=no,
-        settle=jnp.asarray(settle) | (solver.max_steps == 0),
+        settle=(solver.max_steps == 0) | jnp.asarray(settle),
         point=Point(theta, scores, infinite, jnp.zeros_like(theta), jnp.zeros((k, k), theta.dtype)),
         ahead=jnp.zeros_like(theta[:, 0]),
         gap=infinite,
