@@ -198,11 +198,10 @@ def _cross_validate(
         known = path._replace(params=Params(jnp.zeros(0), jnp.zeros(0)))
         return weight, jax.lax.map(predict, path.params), known
 
-    # One after the other, each to its own end. All folds at once under vmap wait at every step for the slowest, and
-    # take both sides of every choice: twice as long on digits on a CPU. Starting a fold from the path of all rows,
-    # moved by what the two differed so far, saves passes at strong priors and loses them where classes separate
-    # (digits, 20 precisions: 1154 and 255 for the other path, instead of 1084); the better of both starts at each
-    # precision takes 946, still not worth 255.
+    # One after the other, each to its own end. All folds at once under vmap wait at every step for the slowest: a fifth
+    # longer on digits on a CPU. Starting a fold from the path of all rows, moved by what the two differed so far, saves
+    # passes at strong priors and loses them where classes separate (digits, 20 precisions: 1154 and 255 for the other
+    # path, instead of 1084); the better of both starts at each precision takes 946, still not worth 255.
     weight, predicted, fits = jax.lax.map(path_of, jnp.arange(count))
     return _summarise(precisions, weight, predicted, fits)
 
