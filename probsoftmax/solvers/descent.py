@@ -57,7 +57,8 @@ class DescentSolver(Solver):
     """Nats for each unit of weight that the fit may be off; ``default_tolerance`` of the dtype if ``None``."""
     row_block: int | None = None
     """Scores and probabilities exist for at most so many rows at a time; for all if ``None``. Thousands are enough to
-    run at full speed, but X is read two to four times as often: no number for each row and class is kept."""
+    run at full speed. X is read up to twice as often: nothing that has a number for every row and class is kept from
+    one look at the rows to the next."""
 
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""
@@ -122,8 +123,6 @@ class _State(NamedTuple):
     halves: Int[Array, ""]
     status: Int[Array, ""]
     """``MAX_STEPS`` for as long as nothing else has ended the fit."""
-    first: Float[Array, ""]
-    """Where along its line the next search begins."""
     ended: Bool[Array, ""]
     stepping: Bool[Array, ""]
     """Whether a step is still to follow the look."""
@@ -166,7 +165,6 @@ def descend(
         fresh=zero,
         halves=zero + halves,
         status=zero + Status.MAX_STEPS,
-        first=jnp.ones_like(allowed),
         ended=no,
         stepping=no,
     )
@@ -275,7 +273,7 @@ def _step(solver, problem, state, allowed):
     shrunk = jnp.minimum(1, longest / largest_change(problem, direction.theta, delta))
     towards, delta = shrunk * direction.theta, shrunk * delta
     slope = jnp.sum(point.gradient * towards)
-    found = search(problem, point.theta, start, point.objective, towards, delta, slope, state.first)
+    found = search(problem, point.theta, start, point.objective, towards, delta, slope)
     theta = point.theta + found.length * towards
     scores = start + found.length * delta
     separated = separates(problem, theta, scores) | separates(problem, towards, delta)
@@ -294,7 +292,5 @@ def _step(solver, problem, state, allowed):
         fresh=jnp.where(stale, state.steps, state.fresh),
         halves=state.halves + direction.halves + halves,
         status=jnp.where(separated, Status.SEPARATED, state.status).astype(jnp.int32),
-        # Where a trial is a pass: quasi-Newton steps are too long by the same factor time and again.
-        first=jnp.clip(found.following, 0.1, 1) if problem.in_blocks else state.first,
         stepping=jnp.zeros((), bool),
     )

@@ -29,6 +29,8 @@ from probsoftmax.solvers.problem import Problem, across_flat
 
 FAR = 4.0
 """Most by which the last pair may scale the metric, either way: it is one direction of many."""
+LONGEST_BIAS = 1.0
+"""Nats by which a step changes a bias in row blocks, at most. (Elsewhere biases have steps of their own.)"""
 
 
 class Memory(NamedTuple):
@@ -99,6 +101,11 @@ class LBFGS(DescentSolver):
         memory = memory._replace(metric=metric, iteration=age + 1)
         # The metric is singular along flat directions; rounding would walk along them.
         step = -across_flat(problem, inverse_times(memory, point.gradient))
+        if problem.in_blocks:
+            # Where most rows are confident, the metric knows next to no curvature of a bias: from a weak prior's
+            # first step on, lines would be a hundred times too long, for the biases' sake alone.
+            longest = jnp.max(jnp.abs(step[:, -1]))
+            step = step.at[:, -1].multiply(jnp.minimum(1, LONGEST_BIAS / longest))
         return Direction(step, -0.5 * jnp.sum(step * point.gradient), memory, 0)
 
     def learn(

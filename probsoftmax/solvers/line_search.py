@@ -27,8 +27,6 @@ from probsoftmax.solvers.rows import Rows, evaluate, unknown_rows
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
 needs, since a trial costs so much less than the pass that follows it."""
-CURVATURE_IN_BLOCKS = 0.7
-"""There a trial costs what follows it."""
 LONGER = 8.0
 """How much longer the next trial may be while the minimum has not been bracketed."""
 MARGIN = 0.1
@@ -45,8 +43,6 @@ class Step(NamedTuple):
     """What the rows say there, if that was ``seen``."""
     seen: Bool[Array, ""]
     trials: Int[Array, ""]
-    following: Float[Array, ""]
-    """Where the next trial would have been."""
 
 
 class _Bracket(NamedTuple):
@@ -72,17 +68,15 @@ def search(
     direction: Float[Array, "k m"],
     delta: Float[Array, "k n"],
     slope: Float[Array, ""],
-    first: Float[Array, ""],
 ) -> Step:
     """A step along ``direction``, whose scores are ``delta`` and whose slope at 0 is ``slope`` (negative).
 
-    The first trial is at ``first``: 1 is what a Newton direction asks for.
+    The first trial is 1, what a Newton direction asks for.
     """
     deviation = theta - problem.mean
     prior_slope = jnp.sum(problem.precision * deviation * direction)
     prior_curvature = jnp.sum(problem.precision * direction**2)
     eps = jnp.finfo(scores.dtype).eps
-    enough = CURVATURE_IN_BLOCKS if problem.in_blocks else CURVATURE
 
     def trial(bracket: _Bracket) -> _Bracket:
         t = bracket.following
@@ -100,7 +94,7 @@ def search(
             size = jnp.sqrt(problem.total_weight * jnp.abs(bend))
         noise = 4 * eps * (size + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
-        flat = jnp.abs(slope_here) <= jnp.maximum(enough * jnp.abs(slope), noise)
+        flat = jnp.abs(slope_here) <= jnp.maximum(CURVATURE * jnp.abs(slope), noise)
         too_long = ~usable | (slope_here > 0)
         lower = jnp.where(too_long, bracket.lower, t)
         upper = jnp.where(too_long, t, bracket.upper)
@@ -126,10 +120,8 @@ def search(
         found=jnp.zeros((), bool),
         lower=zero,
         upper=jnp.inf * one,
-        following=first * one,
+        following=one,
         trials=jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(unfinished, trial, start)
-    return Step(
-        jnp.where(end.found, end.last, end.lower), end.rows, end.found, end.trials, end.following
-    )
+    return Step(jnp.where(end.found, end.last, end.lower), end.rows, end.found, end.trials)
