@@ -29,8 +29,8 @@ from probsoftmax.solvers.semidefinite import solve_semidefinite
 class Newton(DescentSolver):
     r"""Damped Newton's method: :math:`D = -H^{-1} \nabla E` and a line search along it.
 
-    Costs :math:`n (kd)^2 + (kd)^3 / 3` multiplications a step and memory for the :math:`(kd)^2` entries of the
-    Hessian; takes 5 to 15 steps wherever it starts. The choice up to some hundreds of coefficients.
+    Costs at most :math:`n (pd)^2 + (pd)^3 / 3` multiplications a step, with p = k - 1, and memory for the
+    :math:`(pd)^2` entries of the Hessian; takes 5 to 15 steps wherever it starts. The choice up to some hundreds of coefficients.
     """
 
     max_steps: int = 100

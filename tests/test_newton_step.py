@@ -1,0 +1,69 @@
+"""Newton's step by differences from the last class: that of the whole Hessian, in lanes and without a class too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import probsoftmax as ps
+from probsoftmax import Status
+from probsoftmax.curvature import hessian_of_contrasts, hessian_of_scores
+from probsoftmax.solvers.certificate import certify
+from probsoftmax.solvers.newton import dense_hessian, newton_step
+from probsoftmax.solvers.problem import make_problem, scores_of
+
+RNG = np.random.default_rng(0)
+N, D, K = 30, 3, 3
+FEATURES = RNG.normal(size=(N, D))
+LABELS = RNG.integers(0, K, N)
+
+
+@pytest.mark.parametrize("k", [2, 3, 6])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_hessian_without_a_class_is_the_leading_block_in_every_lane(k, shared):
+    """Lanes that share the features take another way, and so do more classes than features."""
+    lanes = 2
+    x = jnp.asarray(FEATURES) if shared else jnp.asarray(RNG.normal(size=(lanes, N, D)))
+    z, s = jnp.asarray(RNG.normal(size=(lanes, k, N))), jnp.asarray(RNG.gamma(1.0, size=(lanes, N)))
+    mapped = jax.vmap(hessian_of_contrasts, (None if shared else 0, 0, 0))(x, z, s)
+    for lane in range(lanes):
+        own = x if shared else x[lane]
+        whole = hessian_of_scores(own, z[lane], s[lane])[: k - 1, :, : k - 1]
+        alone = hessian_of_contrasts(own, z[lane], s[lane])
+        for got in (mapped[lane], alone):
+            np.testing.assert_allclose(got, whole, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "precision", [0.7, 0.0, np.array([0.0, 1.0, 2.0]), RNG.gamma(1.0, size=(D, K))], ids=str
+)
+def test_the_step_is_that_of_the_whole_hessian(precision):
+    data, prior = ps.make_data(FEATURES, LABELS), ps.GaussianPrior(precision)
+    start = ps.Params(jnp.asarray(RNG.normal(size=(D, K))), jnp.zeros(K))
+    problem = make_problem(data, prior, start, standardise=True)
+    theta = jnp.asarray(RNG.normal(size=(K, D + 1)))
+    point = certify(problem, theta, scores_of(problem, theta), jnp.asarray(0.0))
+    step = newton_step(problem, point.scores, point.gradient)
+    matrix = np.asarray(dense_hessian(problem, point.scores))
+    expected = np.linalg.solve(matrix, -np.asarray(point.gradient).reshape(-1))
+    np.testing.assert_allclose(step.reshape(-1), expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("absent", range(K))
+def test_any_class_may_be_absent_the_last_one_too(absent):
+    present = np.delete(np.arange(K), absent)
+    fit = ps.fit_map(
+        ps.make_data(FEATURES, present[LABELS % 2], num_classes=K),
+        ps.GaussianPrior(1.0),
+        solver=ps.Newton(),
+    )
+    pair = ps.fit_map(ps.make_data(FEATURES, LABELS % 2), ps.GaussianPrior(1.0))
+    assert fit.status == Status.SEPARATED
+    np.testing.assert_allclose(fit.objective, pair.objective, rtol=1e-12)
+
+
+def test_of_one_class_nothing_is_to_be_said():
+    data = ps.make_data(FEATURES, np.zeros(N, int), num_classes=1)
+    fit = ps.fit_map(data, ps.GaussianPrior(1.0), solver=ps.Newton())
+    assert fit.status == Status.CONVERGED
+    np.testing.assert_array_equal(fit.params.weights, 0)
