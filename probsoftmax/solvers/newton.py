@@ -30,7 +30,8 @@ class Newton(DescentSolver):
     r"""Damped Newton's method: :math:`D = -H^{-1} \nabla E` and a line search along it.
 
     Costs at most :math:`n (pd)^2 + (pd)^3 / 3` multiplications a step, with p = k - 1, and memory for the
-    :math:`(pd)^2` entries of the Hessian; takes 5 to 15 steps wherever it starts. The choice up to some hundreds of coefficients.
+    :math:`(pd)^2` entries of the Hessian; takes 5 to 15 steps wherever it starts. The choice up to some hundreds of
+    coefficients.
     """
 
     max_steps: int = 100
