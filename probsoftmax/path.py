@@ -39,7 +39,8 @@ TOLERANCE = 1e-6
 PAIRS = 20
 """More than a single fit has any use for: these are learnt once and serve many fits."""
 HISTORY = 3
-"""Optima that are extrapolated: a parabola. A cubic overshoots where the data begin to separate."""
+"""Optima that are extrapolated: by a line, a parabola, or what is between. A cubic overshoots where the data begin to
+separate, and makes more of what the optima themselves are off by."""
 
 FRESH_FITS = 32
 """In float64 so many fits may start from scores that were extrapolated; rounding errors add up like the square of their
@@ -101,6 +102,8 @@ class _Carry(NamedTuple):
     fits: Int[Array, ""]
     halves: Int[Array, ""]
     """Products with X so far: a pass of which each of two fits has a half is counted once."""
+    bend: Float[Array, ""]
+    """How far from the line to the parabola the next start is."""
     settle: Bool[Array, ""]
     """Whether the next start may be near enough to be the optimum: if the last one was."""
 
@@ -117,7 +120,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     def fit_one(carry: _Carry, precision: Float[Array, ""]) -> tuple[_Carry, Fit]:
         here = with_precision(problem, precision)
         place = jnp.log1p(stiffness / precision)
-        theta, scores = _extrapolate(carry.history, place)
+        theta, scores = _extrapolate(carry.history, place, carry.bend)
         scores = jnp.where(possible, scores, -jnp.inf)
         stale = (carry.fits % fresh == fresh - 1) & (not problem.in_blocks)
         scores = only_if(stale, partial(scores_of, here), theta, scores)
@@ -127,13 +130,14 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
             solver, here, theta, scores, memory, 0 + stale, carry.settle
         )
         scores = jnp.where(possible, point.scores, 0)
+        bend = _bend(carry.history, place, scores)
         history = _remember(carry.history, point.theta, scores, place)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
         fit = report(with_precision(everything, precision), out_of(space, solution))
         fit = fit._replace(passes=passes)
         found = solution.steps == 0
-        return _Carry(history, memory, precision, carry.fits + 1, halves, found), fit
+        return _Carry(history, memory, precision, carry.fits + 1, halves, bend, found), fit
 
     theta = into(space, to_theta(everything, nothing))
     scores, zero = scores_of(problem, theta), jnp.zeros((), jnp.int32)
@@ -150,27 +154,52 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     largest = jnp.max(problem.precision[:, :-1])
     stiffness = jnp.max(memory.basis.squares) / (data.num_classes * largest)
     halves = zero + solver.start_halves + (0 if problem.in_blocks else 1)
-    carry = _Carry(history, memory, strongest, zero, halves, jnp.ones((), bool))
+    one = jnp.ones((), theta.dtype)
+    carry = _Carry(history, memory, strongest, zero, halves, one, jnp.ones((), bool))
     _, fits = jax.lax.scan(fit_one, carry, precisions[order])
     return jax.tree.map(lambda x: x[jnp.argsort(order)], fits)
 
 
 def _extrapolate(
-    history: _History, place: Float[Array, ""]
+    history: _History, place: Float[Array, ""], bend: Float[Array, ""]
 ) -> tuple[Float[Array, "k m"], Float[Array, "k n"]]:
-    """The polynomial through the known optima at ``place``, in Lagrange's form; the start if none is known.
+    """Between the line and the parabola through the known optima, at ``place``; the start if none is known.
 
     Scores are linear in the coefficients, so theirs need no product with X.
     """
-    usable = jnp.arange(HISTORY) < jnp.maximum(history.count, 1)
-    distances = history.places[:, None] - history.places[None, :]
-    factors = (place - history.places)[None, :] / jnp.where(distances == 0, 1, distances)
-    others = usable[None, :] & ~jnp.eye(HISTORY, dtype=bool)
-    weights = jnp.where(usable, jnp.prod(jnp.where(others, factors, 1), axis=1), 0)
+    line, parabola = _polynomial(history, place, 2), _polynomial(history, place, 3)
+    weights = line + bend * (parabola - line)
     return (
         jnp.tensordot(weights, history.thetas, axes=1),
         jnp.tensordot(weights, history.scores, axes=1),
     )
+
+
+def _bend(
+    history: _History, place: Float[Array, ""], scores: Float[Array, "k n"]
+) -> Float[Array, ""]:
+    """How far from the line to the parabola the best start would have been, now that the scores there are known.
+
+    The next is as the last: where the curve bends as a parabola does, all the way; where the errors of the optima,
+    which the parabola has seven times and the line three times, are what bends it, not at all. (Sweeps of six data sets
+    take up to a tenth fewer passes than with either.)
+    """
+    line, parabola = _polynomial(history, place, 2), _polynomial(history, place, 3)
+    start, beyond = jnp.tensordot(jnp.stack([line, parabola - line]), history.scores, axes=1)
+    square = jnp.sum(beyond**2)
+    best = jnp.sum(beyond * (scores - start)) / jnp.where(square > 0, square, 1)
+    return jnp.where(square > 0, jnp.clip(best, 0, 1), 1)
+
+
+def _polynomial(history: _History, place: Float[Array, ""], points: int) -> Float[Array, " h"]:
+    """What each known optimum counts at ``place`` if a polynomial goes through the newest ``points`` (Lagrange)."""
+    known = jnp.maximum(history.count, 1)
+    age = (known - 1 - jnp.arange(HISTORY)) % HISTORY
+    usable = age < jnp.minimum(known, points)
+    distances = history.places[:, None] - history.places[None, :]
+    factors = (place - history.places)[None, :] / jnp.where(distances == 0, 1, distances)
+    others = usable[None, :] & ~jnp.eye(HISTORY, dtype=bool)
+    return jnp.where(usable, jnp.prod(jnp.where(others, factors, 1), axis=1), 0)
 
 
 def _remember(
