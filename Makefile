@@ -23,8 +23,9 @@ help: ## list the targets
 demo: $(VENV)/.demo ## fit the digits by maximum likelihood and maximum a posteriori; figures go to report/
 	$(BIN)/python -m probsoftmax compare --data digits --output report
 
-# One process a core; the tests of one file stay together, for they share compiled programs.
-workers := -n logical --dist loadfile
+# One process a core; the tests of one file stay together, for they share compiled programs, and the files in their
+# order: those that are compiled as for users come first.
+workers := -n logical --dist loadfile --no-loadscope-reorder
 
 # The tests run even where lint fails: one run tells everything.
 test: $(VENV)/.test ## lint, types and tests

@@ -15,7 +15,7 @@ import optax
 from scipy import special
 
 import probsoftmax as ps
-from tests.oracle_softmax import Truth, softmax_truth, ulps
+from tests.numerics.oracle_softmax import Truth, softmax_truth, ulps
 
 ALLOWED = 8
 PACKAGES = ("probsoftmax", "jax.nn", "optax", "SciPy")

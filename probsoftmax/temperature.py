@@ -70,7 +70,7 @@ def fit_temperature(
 
     >>> found = fit_temperature(jnp.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]), jnp.array([0, 0, 1]))
     >>> print(found.temperature)  # right two times in three: 4 / T = log 2
-    5.7707801
+    5.77078
     """
     rows = weighted_rows("logits", logits, labels, weights)
     dtype = compute_dtype(rows.values.dtype)

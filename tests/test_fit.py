@@ -43,6 +43,8 @@ def by_sklearn(features, labels, inverse):
 @pytest.mark.parametrize("name", ["digits", "iris", "wine", "breast_cancer"])
 def test_map_is_the_optimum_of_sklearn(name, request):
     features, labels = request.getfixturevalue(name)
+    if name == "digits":  # 600 images are as good, and sooner done
+        features, labels = features[::3], labels[::3]
     data = ps.make_data(features, labels)
     for precision in (1.0, 0.01):
         # scikit-learn keeps one w = w₁ - w₀ for two classes. The best symmetric pair with that difference is ∓w/2,

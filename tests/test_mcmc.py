@@ -56,7 +56,7 @@ def test_laplace_against_the_posterior_itself(name, request, key):
     posterior = ps.shift_to_mean(at_mode, data)
     draws, divergent = chains(key, data, at_mode)
     assert not jnp.any(divergent)
-    size = min(float(jnp.min(blackjax.ess(part))) for part in draws)
+    size = min(float(jnp.min(jax.jit(blackjax.ess)(part))) for part in draws)
     assert size > 500
     for part, mean, mode, variance in zip(
         draws, posterior.mean, at_mode.mean, ps.marginal_variances(posterior), strict=True
@@ -72,8 +72,12 @@ def test_laplace_against_the_posterior_itself(name, request, key):
     def log_loss(p):
         return float(-jnp.log(p[jnp.arange(len(y)), y]).mean())
 
-    averaged = jax.vmap(jax.vmap(lambda params: ps.predict_proba(params, data.features)))(draws)
-    truth = averaged.mean(axis=(0, 1))
+    @jax.jit
+    def averaged(draws):
+        p = jax.vmap(jax.vmap(lambda params: ps.predict_proba(params, data.features)))(draws)
+        return p.mean(axis=(0, 1))
+
+    truth = averaged(draws)
     sampled = ps.predictive_monte_carlo(posterior, data.features, key, 4000)
     np.testing.assert_allclose(log_loss(sampled), log_loss(truth), rtol=0.01)
     probit = ps.predictive_probit(posterior, data.features)

@@ -25,13 +25,21 @@ def test_the_hessian_without_a_class_is_the_leading_block_in_every_lane(k, share
     lanes = 2
     x = jnp.asarray(FEATURES) if shared else jnp.asarray(RNG.normal(size=(lanes, N, D)))
     z, s = jnp.asarray(RNG.normal(size=(lanes, k, N))), jnp.asarray(RNG.gamma(1.0, size=(lanes, N)))
-    mapped = jax.vmap(hessian_of_contrasts, (None if shared else 0, 0, 0))(x, z, s)
+    mapped = jax.jit(jax.vmap(hessian_of_contrasts, (None if shared else 0, 0, 0)))(x, z, s)
+    both = jax.jit(lambda *rows: (hessian_of_contrasts(*rows), hessian_of_scores(*rows)))
     for lane in range(lanes):
-        own = x if shared else x[lane]
-        whole = hessian_of_scores(own, z[lane], s[lane])[: k - 1, :, : k - 1]
-        alone = hessian_of_contrasts(own, z[lane], s[lane])
+        alone, whole = map(np.asarray, both(x if shared else x[lane], z[lane], s[lane]))
         for got in (mapped[lane], alone):
-            np.testing.assert_allclose(got, whole, rtol=1e-12, atol=1e-13)
+            expected = whole[: k - 1, :, : k - 1]
+            np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-13)
+
+
+@jax.jit
+def step_and_system(data, prior, start, theta):
+    problem = make_problem(data, prior, start, standardise=True)
+    point = certify(problem, theta, scores_of(problem, theta), jnp.asarray(0.0))
+    step = newton_step(problem, point.scores, point.gradient)
+    return step, dense_hessian(problem, point.scores), point.gradient
 
 
 @pytest.mark.parametrize(
@@ -40,12 +48,9 @@ def test_the_hessian_without_a_class_is_the_leading_block_in_every_lane(k, share
 def test_the_step_is_that_of_the_whole_hessian(precision):
     data, prior = ps.make_data(FEATURES, LABELS), ps.GaussianPrior(precision)
     start = ps.Params(jnp.asarray(RNG.normal(size=(D, K))), jnp.zeros(K))
-    problem = make_problem(data, prior, start, standardise=True)
     theta = jnp.asarray(RNG.normal(size=(K, D + 1)))
-    point = certify(problem, theta, scores_of(problem, theta), jnp.asarray(0.0))
-    step = newton_step(problem, point.scores, point.gradient)
-    matrix = np.asarray(dense_hessian(problem, point.scores))
-    expected = np.linalg.solve(matrix, -np.asarray(point.gradient).reshape(-1))
+    step, matrix, gradient = map(np.asarray, step_and_system(data, prior, start, theta))
+    expected = np.linalg.solve(matrix, -gradient.reshape(-1))
     np.testing.assert_allclose(step.reshape(-1), expected, rtol=1e-8, atol=1e-9)
 
 

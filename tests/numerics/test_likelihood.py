@@ -18,7 +18,18 @@ from probsoftmax.likelihood import (
 from probsoftmax.linear import Params, init_params, logits
 from probsoftmax.losses import sigmoid_binary_cross_entropy
 
+value = jax.jit(negative_log_likelihood)
 value_and_gradient = jax.jit(jax.value_and_grad(negative_log_likelihood))
+
+
+def examples(features, labels, weights, k=3):
+    return Data(*map(jnp.asarray, (features, labels, weights)), k)
+
+
+def some(data, rows):
+    """Some rows, chosen in NumPy: not a program for every number of them."""
+    parts = (data.features, data.labels, data.weights)
+    return examples(*(np.asarray(part)[rows] for part in parts), data.num_classes)
 
 
 def problem(n=40, d=4, k=3, dtype=float, soft=False, seed=0):
@@ -51,7 +62,7 @@ def assert_same(one, other, rtol=1e-12):
     """Values and gradients, entry by entry, against the size of the largest."""
     chex.assert_trees_all_equal_shapes(one, other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(1, float(jnp.max(jnp.abs(b)))))
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(1, float(np.max(np.abs(b)))))
 
 
 # --- value -------------------------------------------------------------------------------------------------------
@@ -61,11 +72,11 @@ def assert_same(one, other, rtol=1e-12):
 def test_the_value_is_that_of_extended_precision(dtype, soft):
     params, data = problem(dtype=dtype, soft=soft)
     rtol = 16 * jnp.finfo(dtype).eps
-    value = jax.jit(negative_log_likelihood)(params, data)
-    chex.assert_type(value, dtype)
-    np.testing.assert_allclose(value, reference(params, data), rtol=rtol)
-    np.testing.assert_allclose(negative_log_likelihood(params, data), value, rtol=rtol)
-    assert jax.jit(log_likelihood)(params, data) == -value
+    total = value(params, data)
+    chex.assert_type(total, dtype)
+    np.testing.assert_allclose(total, reference(params, data), rtol=rtol)
+    np.testing.assert_allclose(negative_log_likelihood(params, data), total, rtol=rtol)
+    assert jax.jit(log_likelihood)(params, data) == -total
 
 
 def test_one_hot_rows_are_classes():
@@ -88,8 +99,7 @@ def test_confident_rows_count_what_they_are_worth(dtype):
 @pytest.mark.parametrize("k", [1, 2, 7])
 def test_without_examples_nothing_is_likely_or_unlikely(k):
     params, data = problem(k=k)
-    none = Data(data.features[:0], data.labels[:0], data.weights[:0], k)
-    value, gradient = value_and_gradient(params, none)
+    value, gradient = value_and_gradient(params, some(data, slice(0)))
     assert value == 0
     assert not np.any(gradient.weights)
     assert not np.any(gradient.bias)
@@ -108,9 +118,9 @@ def test_one_class_is_certain():
 @pytest.mark.parametrize("soft", [False, True], ids=["classes", "probabilities"])
 @pytest.mark.parametrize("d", [2, 4])
 def test_rows_of_weight_zero_are_absent_in_value_and_gradient(d, soft):
-    params, data = problem(n=20, d=d, soft=soft)
-    absent = np.arange(20) % 3 == 0
-    garbage = np.where(np.arange(20) % 2 == 0, np.nan, np.inf)
+    params, data = problem(d=d, soft=soft)
+    absent = np.arange(40) % 3 == 0
+    garbage = np.where(np.arange(40) % 2 == 0, np.nan, np.inf)
     x = np.where(absent[:, None], garbage[:, None], data.features)
     y = (
         np.where(absent[:, None], np.nan, data.labels)
@@ -118,13 +128,15 @@ def test_rows_of_weight_zero_are_absent_in_value_and_gradient(d, soft):
         else np.where(absent, 99, data.labels)
     )
     s = np.where(absent, 0, data.weights)
-    rows = np.flatnonzero(~absent)
-    full = Data(jnp.asarray(x), jnp.asarray(y), jnp.asarray(s), 3)
-    kept = Data(data.features[rows], data.labels[rows], data.weights[rows], 3)
-    assert_same(value_and_gradient(params, full), value_and_gradient(params, kept))
-    features = jax.grad(
-        lambda x: negative_log_likelihood(params, Data(x, full.labels, full.weights, 3))
-    )(full.features)
+    full = examples(x, y, s)
+    assert_same(value_and_gradient(params, full), value_and_gradient(params, some(data, ~absent)))
+
+    @jax.jit
+    @jax.grad
+    def of_features(x):
+        return negative_log_likelihood(params, Data(x, full.labels, full.weights, 3))
+
+    features = np.asarray(of_features(full.features))
     assert not np.any(features[absent])
     assert np.all(np.isfinite(features))
 
@@ -132,16 +144,15 @@ def test_rows_of_weight_zero_are_absent_in_value_and_gradient(d, soft):
 def test_a_weight_of_two_is_a_row_given_twice():
     params, data = problem()
     counts = np.arange(40) % 4
-    weighted = Data(data.features, data.labels, jnp.asarray(counts, float), 3)
-    rows = np.repeat(np.arange(40), counts)
-    repeated = Data(data.features[rows], data.labels[rows], jnp.ones(len(rows)), 3)
+    weighted = examples(data.features, data.labels, counts.astype(float))
+    repeated = some(weighted, np.repeat(np.arange(40), counts))
+    repeated = examples(repeated.features, repeated.labels, np.ones(60))
     assert_same(value_and_gradient(params, weighted), value_and_gradient(params, repeated))
 
 
 def test_the_order_of_rows_does_not_matter():
     params, data = problem()
-    rows = np.random.default_rng(1).permutation(40)
-    shuffled = Data(data.features[rows], data.labels[rows], data.weights[rows], 3)
+    shuffled = some(data, np.random.default_rng(1).permutation(40))
     assert_same(value_and_gradient(params, shuffled), value_and_gradient(params, data))
 
 
@@ -149,21 +160,20 @@ def test_the_order_of_classes_does_not_matter():
     params, data = problem()
     order = np.array([2, 0, 1])
     value, gradient = value_and_gradient(params, data)
-    place = jnp.asarray(np.argsort(order))
-    renamed = Data(data.features, place[data.labels], data.weights, 3)
-    permuted = Params(params.weights[:, order], params.bias[order])
-    expected = value, Params(gradient.weights[:, order], gradient.bias[order])
+    renamed = examples(data.features, np.argsort(order)[data.labels], data.weights)
+    permuted = jax.tree.map(lambda part: np.asarray(part)[..., order], params)
+    expected = value, jax.tree.map(lambda part: np.asarray(part)[..., order], gradient)
     assert_same(value_and_gradient(permuted, renamed), expected)
 
 
 def test_a_shift_of_all_classes_changes_nothing():
     params, data = problem()
     shift = np.random.default_rng(1).normal(size=(4, 1))
-    shifted = Params(params.weights + shift, params.bias + 100.0)
+    shifted = Params(np.asarray(params.weights) + shift, np.asarray(params.bias) + 100.0)
     assert_same(value_and_gradient(shifted, data), value_and_gradient(params, data), rtol=1e-11)
     gradient = value_and_gradient(params, data)[1]
-    np.testing.assert_allclose(jnp.sum(gradient.weights, axis=1), 0, atol=1e-13)
-    np.testing.assert_allclose(jnp.sum(gradient.bias), 0, atol=1e-13)
+    np.testing.assert_allclose(np.sum(gradient.weights, axis=1), 0, atol=1e-13)
+    np.testing.assert_allclose(np.sum(gradient.bias), 0, atol=1e-13)
 
 
 def test_two_classes_are_one_sigmoid():
@@ -176,29 +186,25 @@ def test_two_classes_are_one_sigmoid():
 def test_vmap_is_a_loop_over_parameters_and_data():
     _, data = problem()
     many = Params(jnp.asarray(np.random.default_rng(1).normal(size=(5, 4, 3))), jnp.zeros((5, 3)))
-    batched = jax.vmap(lambda p: value_and_gradient(p, data))(many)
+    many, batched = jax.tree.map(
+        np.asarray, (many, jax.vmap(value_and_gradient, (0, None))(many, data))
+    )
     for i in range(5):
-        one = jax.tree.map(lambda a, i=i: a[i], many)
-        assert_same(jax.tree.map(lambda a, i=i: a[i], batched), value_and_gradient(one, data))
-    folds = Data(
-        *(a.reshape(4, 10, *a.shape[1:]) for a in (data.features, data.labels, data.weights)), 3
-    )
-    one = jax.tree.map(lambda a: a[0], many)
-    values = jax.vmap(lambda d: negative_log_likelihood(one, d))(folds)
-    assert float(jnp.sum(values)) == pytest.approx(
-        float(negative_log_likelihood(one, data)), rel=1e-13
-    )
+        one, got = jax.tree.map(lambda a, i=i: a[i], (many, batched))
+        assert_same(got, value_and_gradient(one, data))
+    parts = (np.asarray(a) for a in (data.features, data.labels, data.weights))
+    folds = examples(*(a.reshape(4, 10, *a.shape[1:]) for a in parts))
+    values = jax.vmap(value, (None, 0))(one, folds)
+    assert float(np.sum(values)) == pytest.approx(float(value(one, data)), rel=1e-13)
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])
 def test_minibatches_sum_to_the_whole(size):
     params, data = problem()
-    total = jax.tree.map(jnp.zeros_like, value_and_gradient(params, data))
-    for i in range(0, 40, size):
-        batch = Data(
-            data.features[i : i + size], data.labels[i : i + size], data.weights[i : i + size], 3
-        )
-        total = jax.tree.map(jnp.add, total, value_and_gradient(params, batch))
+    batches = [
+        value_and_gradient(params, some(data, slice(i, i + size))) for i in range(0, 40, size)
+    ]
+    total = jax.tree.map(lambda *parts: sum(map(np.asarray, parts)), *batches)
     assert_same(total, value_and_gradient(params, data))
 
 
@@ -219,7 +225,7 @@ def test_a_label_that_counts_and_is_no_class_poisons_value_and_gradient(label):
 def test_a_weight_that_is_no_number_poisons_the_value(weight):
     params, data = problem()
     bad = Data(data.features, data.labels, data.weights.at[7].set(weight), 3)
-    assert not np.isfinite(negative_log_likelihood(params, bad))
+    assert not np.isfinite(value(params, bad))
 
 
 # --- sums over many rows -----------------------------------------------------------------------------------------
