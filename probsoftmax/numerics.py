@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.checks import check_floating
 from probsoftmax.jacobian import log_softmax_tangent, softmax_and_complement
-from probsoftmax.partition import along, partition
+from probsoftmax.partition import along, maximum_and_excess
 
 Axis = int | Sequence[int] | None
 
@@ -125,8 +125,8 @@ def softmax(
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 @partial(jax.jit, static_argnums=1)
 def _log_softmax(x, axis):
-    parts = partition(x, axis)
-    return (x - along(parts.maximum, axis)) - along(parts.excess, axis)
+    maximum, excess = maximum_and_excess(x, axis)
+    return (x - along(maximum, axis)) - along(excess, axis)
 
 
 @_log_softmax.defjvp
@@ -138,7 +138,7 @@ def _log_softmax_jvp(axis, primals, tangents):
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 @partial(jax.jit, static_argnums=1)
 def _logsumexp(x, axis):
-    m, _, _, _, excess = partition(x, axis)
+    m, excess = maximum_and_excess(x, axis)
     # A row of -inf, or with +inf, is its own sum; the correction is NaN there. The maximum may overlook a NaN.
     infinite = jnp.isinf(m) & ~jnp.any(jnp.isnan(x), axis)
     return jnp.where(infinite, m, m + excess)

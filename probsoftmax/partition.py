@@ -27,11 +27,10 @@ class Partition(NamedTuple):
     shift: Float[Array, "..."]  # the sums are in units of exp(shift)
     total: Float[Array, "..."]
     others: Float[Array, "..."]  # all classes but M
-    excess: Float[Array, "..."]  # log(1 + r) = logsumexp - m, with r = others / exp(m - shift)
 
 
 def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
-    """The sums that every function of scores is made of."""
+    """The sums that probabilities are made of. The library writes the exponentials to memory, where they are wanted."""
     maximum = jnp.max(x, axis)
     shift = shift_of(maximum, x, axis)
     exponentials = jnp.exp(x - along(shift, axis))
@@ -43,7 +42,22 @@ def partition(x: Float[Array, "..."], axis: tuple[int, ...]) -> Partition:
     # and the line below it leaves the sum of the others the larger of the two.
     difference = total - largest
     others = jnp.maximum(others, jnp.minimum(2 * difference - 0.9 * largest, difference))
-    return Partition(maximum, shift, total, others, jnp.log1p(others / largest))
+    return Partition(maximum, shift, total, others)
+
+
+def maximum_and_excess(
+    x: Float[Array, "..."], axis: tuple[int, ...]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """m, and log(1 + r) = logsumexp - m with r = others / exp(m - shift); no array of the size of x is written."""
+    maximum = jnp.max(x, axis)
+    shift = shift_of(maximum, x, axis)
+    # 1 below the maximum, however close, and 0 at it. Again, with the other sign: what two sums share is written.
+    steep = 2 / float(jnp.finfo(x.dtype).smallest_normal)
+    below = jnp.minimum((along(maximum, axis) - x) * steep, 1)
+    above = jnp.maximum((x - along(maximum, axis)) * steep, -1)
+    smaller, fewer = sums(axis, below * jnp.exp(x - along(shift, axis)), above)
+    equals = _classes(x, axis) + fewer
+    return maximum, jnp.log1p(smaller / jnp.exp(maximum - shift) + (equals - 1))
 
 
 def shift_of(
