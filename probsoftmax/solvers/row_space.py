@@ -67,6 +67,7 @@ def in_row_space(problem: Problem) -> tuple[Problem, RowSpace | None]:
         precision=jnp.concatenate([precision, problem.precision[:, -1:]], axis=1),
         mean=jnp.concatenate([inside, problem.mean[:, -1:]], axis=1),
         extent=jnp.max(jnp.abs(rows), axis=1),
+        in_row_space=True,
     )
     return small, RowSpace(axes, relative, rest)
 
