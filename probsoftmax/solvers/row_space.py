@@ -33,8 +33,10 @@ class RowSpace(NamedTuple):
     """Q."""
     relative: Float[Array, " d"]
     """The scales of the features, in units of the one that they have here."""
-    rest: Float[Array, "k d"]
-    """The part of M that the rows do not span."""
+    mean: Float[Array, "k d"]
+    """M."""
+    inside: Float[Array, "k r"]
+    """M Q, the part of it that the rows span."""
 
 
 def has_row_space(problem: Problem) -> bool:
@@ -59,7 +61,6 @@ def in_row_space(problem: Problem) -> tuple[Problem, RowSpace | None]:
     axes, rows = orthonormal(problem.features[:-1] / relative[:, None], centred)
     mean = problem.mean[:, :-1] * relative[None, :]
     inside = jnp.matmul(mean, axes, precision=HIGHEST)
-    rest = mean - jnp.matmul(inside, axes.T, precision=HIGHEST)
     precision = jnp.full_like(inside, tau * common * common)
     small = replace(
         problem,
@@ -69,7 +70,7 @@ def in_row_space(problem: Problem) -> tuple[Problem, RowSpace | None]:
         extent=jnp.max(jnp.abs(rows), axis=1),
         in_row_space=True,
     )
-    return small, RowSpace(axes, relative, rest)
+    return small, RowSpace(axes, relative, mean, inside)
 
 
 def orthonormal(
@@ -132,9 +133,10 @@ def out_of(space: RowSpace | None, solution: Solution) -> Solution:
     if space is None:
         return solution
     theta, gradient = solution.theta, solution.gradient
-    weights = jnp.matmul(theta[:, :-1], space.axes.T, precision=HIGHEST) + space.rest
-    # What a gradient does to the scores: along the rest it is 0.
-    slope = jnp.matmul(gradient[:, :-1], space.axes.T, precision=HIGHEST)
+    # Of a gradient, what it does to the scores: along the rest it is 0. (One product for both.)
+    moved = jnp.concatenate([theta[:, :-1] - space.inside, gradient[:, :-1]])
+    step, slope = jnp.split(jnp.matmul(moved, space.axes.T, precision=HIGHEST), 2)
+    weights = space.mean + step
     return solution._replace(
         theta=jnp.concatenate([weights / space.relative[None, :], theta[:, -1:]], axis=1),
         gradient=jnp.concatenate([slope * space.relative[None, :], gradient[:, -1:]], axis=1),
