@@ -9,7 +9,7 @@ import pytest
 
 import probsoftmax as ps
 from probsoftmax.solvers.problem import make_problem
-from probsoftmax.solvers.row_space import has_row_space, in_row_space, into, out_of
+from probsoftmax.solvers.row_space import has_row_space, in_row_space, into, orthonormal, out_of
 from probsoftmax.solvers.solver import Solution
 
 N, D, K = 6, 9, 3
@@ -42,13 +42,31 @@ def test_the_optimum_is_that_of_all_features(data, prior):
     assert np.all(np.abs(gradient.weights) < 1e-12 * (1 + scale) * N)
 
 
+@pytest.mark.parametrize("rows", ["any", "centred", "equal", "empty", "of any size"])
+def test_the_axes_are_orthonormal_and_hold_the_rows(rows, dtype):
+    """Whatever way they are found in: but for axes that no row needs, which may be 0."""
+    x = np.random.default_rng(4).normal(size=(3 * N, 2 * N))
+    x[:, 1] = {"equal": x[:, 0], "empty": 0 * x[:, 0]}.get(rows, x[:, 1])
+    x *= np.where(rows == "of any size", 1e-3 ** np.arange(3 * N), 1)[:, None]
+    x -= np.where(rows == "centred", x.mean(axis=1), 0)[:, None]
+    x = x.astype(dtype)
+    axes, inside = jax.jit(orthonormal)(x, rows == "centred")
+    eps = jnp.finfo(dtype).eps
+    np.testing.assert_allclose(axes @ inside, x, atol=32 * N * eps * np.abs(x).max())
+    squares = np.linalg.eigvalsh(np.asarray(axes, float).T @ axes)
+    unit = squares > 0.5
+    np.testing.assert_allclose(squares, unit, atol=32 * N * eps)
+    assert unit.sum() >= 2 * N - 1
+
+
 def test_the_coordinates_lose_nothing(data, prior):
     """Scores, penalty and gradient of a point are those of its image, apart from what the rows do not see."""
     problem = make_problem(data, prior, ps.init_params(D, K), standardise=True)
     assert has_row_space(problem)
     small, space = in_row_space(problem)
     assert small.features.shape == (N + 1, N)
-    inside = jnp.asarray(np.random.default_rng(2).normal(size=(K, N + 1)))
+    anywhere = jnp.asarray(np.random.default_rng(2).normal(size=(K, D + 1)))
+    inside = into(space, anywhere)
     zero, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
     solution = Solution(inside, zero, zero, inside, count, count, count)
     theta = out_of(space, solution).theta

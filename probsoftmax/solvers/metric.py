@@ -29,8 +29,8 @@ class Basis(NamedTuple):
     if not, the features are centred, so that they have nothing to do with it, and its axis is its own.
     """
 
-    axes: Float[Array, "m m"]
-    """Q: one column an axis."""
+    axes: Float[Array, "m m"] | Float[Array, " m"]
+    """Q: one column an axis; its diagonal if the axes are the features themselves."""
     squares: Float[Array, " m"]
     """a: the sum of squares of the features along each axis."""
     relative: Float[Array, " m"]
@@ -48,16 +48,10 @@ class Metric(NamedTuple):
 def principal_axes(problem: Problem) -> Basis:
     """The axes in which the metric is diagonal. Reads X once; m^3 work, so the plain axes where m is large."""
     m = problem.shape[1]
-    precision = jnp.mean(problem.precision, axis=0)
-    largest = jnp.max(precision)
-    # A flat feature among penalised ones: as good as flat, and Q stays finite.
-    relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
-    bias = jnp.arange(m) == m - 1
-    alone = bias & (precision[-1] == 0)
-    root = jax.lax.rsqrt(jnp.where(alone, 1, relative))
     if m > LARGEST_ROTATION:
-        squares = squares_of(problem) * root**2
-        return Basis(jnp.diag(root), squares, jnp.where(alone, 0, jnp.ones_like(root)))
+        return plain_axes(problem)
+    relative, alone = _measure(problem)
+    root = jax.lax.rsqrt(relative)
     gram = gram_of(problem) * root[:, None] * root[None, :]
     together = alone[:, None] == alone[None, :]
     squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0))
@@ -65,6 +59,24 @@ def principal_axes(problem: Problem) -> Basis:
     return Basis(
         root[:, None] * vectors, jnp.maximum(squares, 0), jnp.where(flat, 0, jnp.ones_like(root))
     )
+
+
+def plain_axes(problem: Problem) -> Basis:
+    """The features themselves for axes: as if they were orthogonal. Half a pass, and no products in the metric."""
+    relative, alone = _measure(problem)
+    root = jax.lax.rsqrt(relative)
+    return Basis(root, squares_of(problem) * root**2, jnp.where(alone, 0, jnp.ones_like(root)))
+
+
+def _measure(problem):
+    """Precisions in units of the largest, and which feature is on its own: a flat bias."""
+    precision = jnp.mean(problem.precision, axis=0)
+    largest = jnp.max(precision)
+    # A flat feature among penalised ones: as good as flat, and Q stays finite.
+    relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
+    bias = jnp.arange(precision.size) == precision.size - 1
+    alone = bias & (precision[-1] == 0)
+    return jnp.where(alone, 1, relative), alone
 
 
 def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
@@ -81,11 +93,13 @@ def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis
 
 def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
     """U ((U^T v Q) / curvature) Q^T."""
-    rotated = jnp.matmul(
-        metric.classes.T, jnp.matmul(v, basis.axes, precision=HIGHEST), precision=HIGHEST
-    )
-    scaled = jnp.matmul(metric.inverse * rotated, basis.axes.T, precision=HIGHEST)
+    rotated = jnp.matmul(metric.classes.T, _along(v, basis.axes), precision=HIGHEST)
+    scaled = _along(metric.inverse * rotated, basis.axes.T)
     return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
+
+
+def _along(v, axes):
+    return v * axes[None, :] if axes.ndim == 1 else jnp.matmul(v, axes, precision=HIGHEST)
 
 
 def undecided(problem: Problem) -> Float[Array, "k k"]:

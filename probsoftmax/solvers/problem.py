@@ -66,6 +66,8 @@ class Problem:
     """c; 0 where the bias has a prior."""
     mixed: bool = field(metadata={"static": True})
     """Whether the prior may be flat in some weights and not in others; a single precision never is."""
+    in_row_space: bool = field(default=False, metadata={"static": True})
+    """Whether the features are coordinates in the span of the rows (``row_space.py``)."""
 
     @property
     def shape(self) -> tuple[int, int]:
