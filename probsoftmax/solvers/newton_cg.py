@@ -110,7 +110,7 @@ def _axes(problem):
 
     To find them takes some 25 m^3 multiplications, and a pass 4 n m k. In the space of the rows each feature is what a
     row adds to those before it, and most rows are much alike: the plain axes cost a fifth more passes on embeddings
-    where the prior counts, and twice as many where it is weak.
+    where the prior counts, and up to three times as many where it is weak.
     """
     (k, m), n = problem.shape, problem.weights.size
     dear = 25 * m**3 > ROTATION * 4 * n * m * k
