@@ -24,7 +24,7 @@ demo: $(VENV)/.demo ## fit the digits by maximum likelihood and maximum a poster
 	$(BIN)/python -m probsoftmax compare --data digits --output report
 
 # One process a core; the tests of one file stay together, for they share compiled programs, and the files in their
-# order: those that are compiled as for users come first.
+# order: those that are optimised as for users come first.
 workers := -n logical --dist loadfile --no-loadscope-reorder
 
 # The tests run even where lint fails: one run tells everything.
