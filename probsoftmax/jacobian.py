@@ -54,7 +54,7 @@ def softmax_and_complement(
     x: Float[Array, "..."], axis: tuple[int, ...]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     r"""Probabilities :math:`p_j` and :math:`q_j = 1 - p_j`, each with full relative accuracy."""
-    _, shift, total, others = partition(x, axis)
+    _, shift, total, others, _ = partition(x, axis)
     p = jnp.exp(x - along(shift, axis)) / along(total, axis)
     return p, jnp.where(p > 0.5, along(others / total, axis), 1 - p)
 
@@ -85,7 +85,7 @@ def tangent_at(
 
 
 def _backwards(x, g, axis):
-    maximum, shift, total, others = partition(x, axis)
+    maximum, shift, total, others, _ = partition(x, axis)
     exponentials = jnp.exp(x - along(shift, axis))
     if few_classes(x, axis) or g.size < LARGE:
         p, q = exponentials / along(total, axis), along(others / total, axis)

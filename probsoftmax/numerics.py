@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from probsoftmax.checks import check_floating
 from probsoftmax.jacobian import log_softmax_tangent, softmax_and_complement
-from probsoftmax.partition import along, maximum_and_excess
+from probsoftmax.partition import along, maximum_and_excess, partition
 
 Axis = int | Sequence[int] | None
 
@@ -125,8 +125,8 @@ def softmax(
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 @partial(jax.jit, static_argnums=1)
 def _log_softmax(x, axis):
-    maximum, excess = maximum_and_excess(x, axis)
-    return (x - along(maximum, axis)) - along(excess, axis)
+    parts = partition(x, axis)
+    return (x - along(parts.maximum, axis)) - along(parts.excess, axis)
 
 
 @_log_softmax.defjvp
