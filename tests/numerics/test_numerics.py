@@ -310,3 +310,17 @@ def test_nothing_of_the_caller_is_written_to(function):
     x.setflags(write=False)
     function(x)
     np.testing.assert_array_equal(x, [3.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize("equals", [1, 2, 7])
+def test_largest_scores_that_are_equal_or_next_to_equal_are_told_apart(equals, dtype):
+    """Over many classes the equal ones are counted, and the next float below is not one of them."""
+    eps = float(jnp.finfo(dtype).eps)
+    x = np.full(1000, -20.0, dtype)
+    x[:equals] = 0.75
+    x[equals] = np.nextafter(dtype.type(0.75), dtype.type(0))
+    exact = np.float64(x[0]) + np.log(np.sum(np.exp(x.astype(np.float64) - np.float64(x[0]))))
+    assert ps.logsumexp(jnp.asarray(x)) == pytest.approx(exact, rel=8 * eps, abs=0)
+    alone = np.delete(x, slice(1, equals + 1))
+    exact = 0.75 + np.log1p(np.sum(np.exp(alone[1:].astype(np.float64) - 0.75)))
+    assert ps.logsumexp(jnp.asarray(alone)) == pytest.approx(exact, rel=8 * eps, abs=0)
