@@ -86,10 +86,13 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return perf_counter() - start, result
 
 
-def run(contender: Contender, tolerance: float, way: str) -> Fits:
-    """Once."""
+def run(contender: Contender, tolerance: float, way: str) -> tuple[float, Fits]:
+    """Seconds of one run, and what it finds.
+
+    To say how many threads there are takes up to 10 ms (every loaded library is asked), which are nobody's.
+    """
     with WAYS[way]():
-        return contender.run(tolerance)
+        return timed(lambda: contender.run(tolerance))
 
 
 def table_of(question: str, name: str, race: Race) -> Table:
@@ -177,7 +180,7 @@ def _again(entry: Entry, limit: float) -> Entry:
     while perf_counter() - start < TURN:
         try:
             with at_most(limit):
-                times.append(timed(lambda: run(entry.contender, entry.tolerance, entry.way))[0])
+                times.append(run(entry.contender, entry.tolerance, entry.way)[0])
         except TimeoutError:
             break
     return entry._replace(seconds=min(times))
@@ -191,7 +194,7 @@ def _measured(
     contender: Contender, tolerance: float, way: str, truth: Truth, limit: float = np.inf
 ) -> Entry:
     with at_most(limit):
-        seconds, fits = timed(lambda: run(contender, tolerance, way))
+        seconds, fits = run(contender, tolerance, way)
     return Entry(contender, float(tolerance), way, seconds, truth.excess(fits), fits)
 
 

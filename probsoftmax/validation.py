@@ -1,7 +1,7 @@
 r"""Cross-validation: how well each prior precision predicts rows that the fit has not seen.
 
-A fold is held out by a weight of 0, so all folds are fits of the same X, each of them a whole path of precisions, and
-one program.
+A fold is held out by a weight of 0, so all folds are fits of the same X by the same program, each of them a whole path
+of precisions. (Of small data on a CPU it is left out.)
 """
 
 import operator
@@ -16,6 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_integer, check_shape, check_values
+from probsoftmax.cores import map_on_cores, small_on_one_cpu
 from probsoftmax.data import Data
 from probsoftmax.fit import Fit
 from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
@@ -106,7 +107,18 @@ def cross_validate(
     fold, count = _folds(data, folds, key)
     prior = GaussianPrior() if prior is None else prior
     prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
-    return _cross_validate(data, precisions, prior, fold, count=count, solver=solver)
+    given = _Given(jax.tree.map(jnp.asarray, data), precisions, prior, fold)
+    # Each fold to its own end. All at once under vmap wait at every step for the slowest: a fifth longer on digits on a
+    # CPU. Starting a fold from the path of all rows, moved by what the two differed so far, saves passes at strong
+    # priors and loses them where classes separate (digits, 20 precisions: 1154 and 255 for the other path, instead of
+    # 1084); the better of both starts at each precision takes 946, still not worth 255.
+    kept = fold.size
+    if small_on_one_cpu(
+        given
+    ):  # a copy of the other rows costs less than to read these in every pass
+        kept -= int(np.bincount(fold[fold >= 0]).min())
+    weight, predicted, fits = map_on_cores(_path_without, given, count, _How(solver, kept))
+    return _summarise(precisions, weight, predicted, fits)
 
 
 def stratified_folds(data: Data, folds: int, key: Array) -> Int[Array, " n"]:
@@ -164,46 +176,56 @@ def _folds(data: Data, folds: ArrayLike, key: Array | None) -> tuple[Int[Array, 
     return jnp.asarray(fold, jnp.int32), count
 
 
-@partial(jax.jit, static_argnames=("count", "solver"))
-def _cross_validate(
-    data: Data,
-    precisions: Float[Array, " l"],
-    prior: GaussianPrior,
-    fold: Int[Array, " n"],
-    *,
-    count: int,
-    solver: LBFGS | None,
-) -> CrossValidation:
-    data = without_absent_rows(data)
-    row_block = None if solver is None else solver.row_block
+class _Given(NamedTuple):
+    """What the fits of all folds share."""
+
+    data: Data
+    precisions: Float[Array, " l"]
+    prior: GaussianPrior
+    fold: Int[Array, " n"]
+
+
+class _How(NamedTuple):
+    solver: LBFGS | None
+    kept: int
+    """Of so many rows is a copy made for the fits of a fold; of none if these are all."""
+
+
+@partial(jax.jit, static_argnames="how")
+def _path_without(
+    given: _Given, number: Int[Array, ""], how: _How
+) -> tuple[Float[Array, ""], "_Predicted", Fit]:
+    """Of one fold: its weight, what the fits without it say of it, and the fits but for their coefficients."""
+    data, precisions, prior = without_absent_rows(given.data), given.precisions, given.prior
+    row_block = None if how.solver is None else how.solver.row_block
+    held = given.fold == number
+    rest = replace(data, weights=jnp.where(held, 0, data.weights))
+    if how.kept < held.size:
+        order = jnp.argsort(held, stable=True)[: how.kept]
+        rest = replace(
+            rest,
+            features=rest.features[order],
+            labels=rest.labels[order],
+            weights=rest.weights[order],
+        )
+    test = replace(data, weights=jnp.where(held, data.weights, 0))
 
     def totals_of(rows: Data) -> Float[Array, " k"]:
         return jnp.matmul(rows.weights, _probabilities(rows, precisions.dtype))
 
-    def path_of(number: Int[Array, ""]) -> tuple[Float[Array, ""], _Predicted, Fit]:
-        held = fold == number
-        rest = replace(data, weights=jnp.where(held, 0, data.weights))
-        test = replace(data, weights=jnp.where(held, data.weights, 0))
-        path = fit_path(rest, precisions, prior=prior, solver=solver)
-        totals = sum_over_rows(totals_of, rest, row_block)
-        impossible = (totals == 0) & (prior.bias_precision == 0)
-        weight = jnp.sum(test.weights)
+    path = fit_path(rest, precisions, prior=prior, solver=how.solver)
+    totals = sum_over_rows(totals_of, rest, row_block)
+    impossible = (totals == 0) & (prior.bias_precision == 0)
+    weight = jnp.sum(test.weights)
 
-        # One precision after the other: the scores of all would be l times as large as those a fit needs.
-        def predict(params: Params) -> _Predicted:
-            sums = sum_over_rows(partial(_predict, params, impossible), test, row_block)
-            return jax.tree.map(lambda total: total / weight, sums)
+    # One precision after the other: the scores of all would be l times as large as those a fit needs.
+    def predict(params: Params) -> _Predicted:
+        sums = sum_over_rows(partial(_predict, params, impossible), test, row_block)
+        return jax.tree.map(lambda total: total / weight, sums)
 
-        # No use for the coefficients any more: l copies of them a fold.
-        known = path._replace(params=Params(jnp.zeros(0), jnp.zeros(0)))
-        return weight, jax.lax.map(predict, path.params), known
-
-    # One after the other, each to its own end. All folds at once under vmap wait at every step for the slowest: a fifth
-    # longer on digits on a CPU. Starting a fold from the path of all rows, moved by what the two differed so far, saves
-    # passes at strong priors and loses them where classes separate (digits, 20 precisions: 1154 and 255 for the other
-    # path, instead of 1084); the better of both starts at each precision takes 946, still not worth 255.
-    weight, predicted, fits = jax.lax.map(path_of, jnp.arange(count))
-    return _summarise(precisions, weight, predicted, fits)
+    # No use for the coefficients any more: l copies of them a fold.
+    known = path._replace(params=Params(jnp.zeros(0), jnp.zeros(0)))
+    return weight, jax.lax.map(predict, path.params), known
 
 
 def _probabilities(data: Data, dtype: DTypeLike) -> Float[Array, "n k"]:
@@ -230,6 +252,7 @@ def _predict(params: Params, impossible: Bool[Array, " k"], test: Data) -> _Pred
     return _Predicted(jnp.sum(loss), jnp.sum(test.weights * right))
 
 
+@jax.jit
 def _summarise(
     precisions: Float[Array, " l"], weight: Float[Array, " folds"], predicted: _Predicted, fits: Fit
 ) -> CrossValidation:

@@ -36,6 +36,7 @@ FLOORS = [
     "fit",
     "path",
     "leave_one_out",
+    "cores",
     "validation",
     "directions",
     "face",
