@@ -1,6 +1,6 @@
 """One fit, to the same excess: a prior of precision 1 and a weak one, and precision 1 to many more digits.
 
-Ours is the solver that `fit_map` takes if none is named, told the tolerance, and `LBFGS` beside it.
+Ours is the solver that `fit_map` takes if none is named, told the tolerance, and another beside it.
 """
 
 from dataclasses import replace
@@ -54,9 +54,10 @@ def race(name: str) -> Race:
 
     nemos = Contender("NeMoS", lambda tolerance: nemos_fit(x, y, tau, tolerance), compiles=True)
     chosen = choose_solver(d, k)
+    other = ps.NewtonCG() if isinstance(chosen, ps.LBFGS) else ps.LBFGS()
     return Race(
         f"{name} nats a row: {n} x {d} x {k}, {x.dtype}",
-        (ours(chosen, type(chosen).__name__), ours(ps.LBFGS(), "LBFGS")),
+        tuple(ours(each, type(each).__name__) for each in (chosen, other)),
         (
             *(peer(solver) for solver in SOLVERS),
             Contender("optax.lbfgs", with_optax, compiles=True),

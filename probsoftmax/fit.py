@@ -19,6 +19,7 @@ from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.implicit import tangent_in_blocks, tangent_of_optimum
+from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
 from probsoftmax.solvers.newton_cg import NewtonCG
 from probsoftmax.solvers.problem import (
@@ -35,6 +36,12 @@ from probsoftmax.solvers.solver import Solution, Solver, in_dtype
 
 DENSE = 400
 """Up to so many coefficients a dense Hessian is the fastest way to an exact optimum."""
+LARGE = 5000
+"""From so many on, ``LBFGS``: it takes half the passes of ``NewtonCG``, and by then they are most of the time.
+
+(Three sets of embeddings, 4000 x 192 x 40, and overlapping classes, 6000 x 100 x 60, at precisions from 100 to 0.0001
+and 0, in both dtypes: 0.4 to 1.5 times as long, four times in five no longer.)
+"""
 
 
 class Fit(NamedTuple):
@@ -65,7 +72,7 @@ def fit_mle(data: Data, *, solver: Solver | None = None, init: Params | None = N
     Args:
         data: n examples.
         solver: ``Newton(...)``, ``NewtonCG(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; one of the first
-            two, by the number of coefficients, if ``None``.
+            three, by the number of coefficients, if ``None``.
         init: where to start; zeros if ``None``.
 
     Returns:
@@ -97,7 +104,7 @@ def fit_map(
         data: n examples.
         prior: precisions and mean; arrays under ``vmap`` and ``grad`` as well as numbers. The bias is flat by default.
         solver: ``Newton(...)``, ``NewtonCG(...)``, ``LBFGS(...)`` or ``FirstOrder(...)``; one of the first
-            two, by the number of coefficients, if ``None``.
+            three, by the number of coefficients, if ``None``.
         init: where to start; zeros if ``None``.
 
     Returns:
@@ -178,4 +185,5 @@ def _optimum_jvp(primals, tangents):
 
 def choose_solver(d: int, k: int) -> Solver:
     """The solver that is used if none is named: by the number of coefficients."""
-    return Newton() if (d + 1) * k <= DENSE else NewtonCG()
+    size = (d + 1) * k
+    return Newton() if size <= DENSE else NewtonCG() if size < LARGE else LBFGS()
