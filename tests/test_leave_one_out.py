@@ -216,6 +216,23 @@ def test_float32_stays_float32_and_right():
     np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
 
 
+def test_many_classes_keep_their_digits_in_float32():
+    """In a matrix of condition 10 to its units: a ridge of 4 roundings a coefficient was seen, 300 of them."""
+    rng, k, n = np.random.default_rng(0), 100, 12
+    x, weights = rng.normal(size=(n, 1)), np.ones(n)
+    start = rng.normal(size=(1, k)), rng.normal(size=k)
+    found, expected = (
+        ps.leave_one_out(
+            ps.Params(*(jnp.asarray(part, dtype) for part in start)),
+            ps.Data(jnp.asarray(x, dtype), jnp.arange(n), jnp.asarray(weights, dtype), k),
+            ps.GaussianPrior(*(jnp.asarray(part, dtype) for part in (1.0, 1.0, 0.0))),
+        )
+        for dtype in (jnp.float32, jnp.float64)
+    )
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=50 * float(jnp.finfo(jnp.float32).eps))
+
+
 def test_shapes_that_do_not_fit():
     data, params = some_rows()
     with pytest.raises(ValueError, match=r"data.features: expected shape \(any, 2\)"):

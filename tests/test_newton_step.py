@@ -54,6 +54,21 @@ def test_the_step_is_that_of_the_whole_hessian(precision):
     np.testing.assert_allclose(step.reshape(-1), expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize(("k", "d"), [(100, 14), (300, 2)])
+def test_many_classes_keep_their_digits_in_float32(k, d):
+    """Where the rows say nothing, one step leads the weights to the prior's mean, 0, from wherever they start.
+
+    The differences from the last class have 1 and 1 / k for eigenvalues, the latter where that class alone is off.
+    """
+    f32 = jnp.float32
+    data = ps.Data(jnp.zeros((1, d), f32), jnp.zeros(1, int), jnp.zeros(1, f32), k)
+    start = ps.Params(jnp.zeros((d, k), f32), jnp.zeros(k, f32))
+    theta = jnp.full((k, d + 1), -1, f32).at[-1].set(k - 1)
+    prior = ps.GaussianPrior(f32(1), f32(1), f32(0))
+    step, _, _ = step_and_system(data, prior, start, theta)
+    np.testing.assert_allclose(step[:, :d], -theta[:, :d], rtol=10 * k * float(jnp.finfo(f32).eps))
+
+
 @pytest.mark.parametrize("absent", range(K))
 def test_any_class_may_be_absent_the_last_one_too(absent):
     present = np.delete(np.arange(K), absent)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -17,6 +17,7 @@ from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.newton import dense_hessian
+from probsoftmax.solvers.semidefinite import factorise_exactly
 
 
 @jax.tree_util.register_dataclass
@@ -136,23 +137,6 @@ def _laplace(
     log_determinant = jnp.where(valid, log_determinant, jnp.nan)
     inverse = jnp.where(valid, inverse, jnp.nan)
     return FullPosterior(params, mode.coordinates, log_determinant, inverse), trouble
-
-
-def factorise_exactly(
-    matrix: Float[Array, "m m"],
-) -> tuple[Float[Array, " m"], Float[Array, "m m"], Bool[Array, ""]]:
-    """D that scales M to a unit diagonal, the root L of D M D = L L^T, and whether M is singular to the dtype.
-
-    No ridge. A pivot is what is left of a unit diagonal once the directions before it are taken out: one of a few
-    roundings is a direction without curvature, and its inverse is noise.
-    """
-    diagonal = jnp.diagonal(matrix)
-    root = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, jnp.nan))
-    scaled = matrix * root[:, None] * root[None, :]
-    lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
-    noise = 10 * jnp.sqrt(1.0 * matrix.shape[0]) * jnp.finfo(matrix.dtype).eps
-    # A factorisation that fails is NaN, and no NaN is larger than noise.
-    return root, lower, ~jnp.all(jnp.diagonal(lower) ** 2 > noise)
 
 
 def log_determinant_of_root(
