@@ -24,8 +24,9 @@ from probsoftmax.fit import choose_solver
 ACCURACY = 1e-6
 """Nats for each row of a fit."""
 TARGET = 30
-AT_ONCE = {"weights": 200, "features": 16}
-"""How many fits one ``vmap`` takes, by what they differ in: so many that their arrays stay in the caches."""
+AT_ONCE = {"weights": 200, "features": 20}
+"""How many fits one ``vmap`` takes, by what they differ in: so many that their arrays stay in the caches. Divisors: what
+is left over would be compiled once more."""
 PRIOR = ps.GaussianPrior(1.0)
 
 
