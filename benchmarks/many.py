@@ -25,8 +25,8 @@ ACCURACY = 1e-6
 """Nats for each row of a fit."""
 TARGET = 30
 AT_ONCE = {"weights": 200, "features": 20}
-"""How many fits one ``vmap`` takes, by what they differ in: so many that their arrays stay in the caches. Divisors: what
-is left over would be compiled once more."""
+"""How many fits one ``vmap`` takes, by what they differ in: so many that their arrays stay in the caches. They divide
+the number of fits: what is left over would be compiled once more."""
 PRIOR = ps.GaussianPrior(1.0)
 
 

@@ -61,6 +61,13 @@ def test_every_fit_is_certified(found):
     assert jnp.all(found.passes > 0)
 
 
+def test_one_program_finds_what_several_do(found):
+    x, y, s, fold = some_rows()
+    within = jax.jit(lambda x, y, s: validated(x, y, s, fold))(x, y, s)
+    assert_same(found, within)
+    np.testing.assert_allclose(found.gap, within.gap, atol=1e-12)
+
+
 def test_the_mean_is_over_held_out_rows_and_its_error_that_of_a_mean(found):
     _, _, s, fold = some_rows()
     weight = np.array([s[fold == f].sum() for f in range(FOLDS)])
