@@ -24,7 +24,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
@@ -133,7 +132,8 @@ def _batch(arguments, places, *, axis, backwards):
     return _jacobian.bind(x, v, axis=tuple(one + 1 for one in axis), backwards=backwards), 0
 
 
-_jacobian = Primitive("log_softmax_jacobian")
+# Of the class of any other primitive: jax.extend.core, which has its name, loads Pallas, a third of our import.
+_jacobian = type(jax.lax.add_p)("log_softmax_jacobian")
 _jacobian.def_impl(jax.jit(_apply, static_argnames=("axis", "backwards")))
 _jacobian.def_abstract_eval(lambda x, v, **_: v)  # noqa: ARG005
 ad.deflinear2(_jacobian, _transpose)
