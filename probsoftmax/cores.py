@@ -8,6 +8,7 @@ many programs at a time as there are cores.
 import os
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,16 +33,19 @@ def map_on_cores(function: Wrapped, shared: PyTree, count: int, how: Hashable) -
         What ``jax.lax.map`` would. Within a program, for arguments on other devices than one CPU, and for large ones it
         is that: one after the other.
     """
-    numbers = jnp.arange(count)
     if not small_on_one_cpu(shared):
-        return jax.lax.map(lambda number: function(shared, number, how), numbers)
+        return _in_turn(function, shared, count, how)
+    numbers = list(jnp.arange(count))
     # Compiled here: whether numbers have 64 bits, and other such settings, are known to this thread alone.
     compiled = function.lower(shared, numbers[0], how).compile()
     with ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
-        parts = list(
-            pool.map(lambda number: jax.block_until_ready(compiled(shared, number)), list(numbers))
-        )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+        ends = pool.map(lambda number: jax.block_until_ready(compiled(shared, number)), numbers)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *ends)
+
+
+@partial(jax.jit, static_argnames=("function", "count", "how"))
+def _in_turn(function: Wrapped, shared: PyTree, count: int, how: Hashable) -> PyTree:
+    return jax.lax.map(lambda number: function(shared, number, how), jnp.arange(count))
 
 
 def small_on_one_cpu(arrays: PyTree) -> bool:

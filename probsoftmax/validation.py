@@ -113,10 +113,10 @@ def cross_validate(
     # priors and loses them where classes separate (digits, 20 precisions: 1154 and 255 for the other path, instead of
     # 1084); the better of both starts at each precision takes 946, still not worth 255.
     kept = fold.size
-    if small_on_one_cpu(
-        given
-    ):  # a copy of the other rows costs less than to read these in every pass
-        kept -= int(np.bincount(fold[fold >= 0]).min())
+    if small_on_one_cpu(given):
+        # A copy of the others costs less than to read the rows of a fold in every pass.
+        sizes = np.bincount(np.asarray(fold) + 1, minlength=count + 1)[1:]
+        kept -= int(sizes.min())
     weight, predicted, fits = map_on_cores(_path_without, given, count, _How(solver, kept))
     return _summarise(precisions, weight, predicted, fits)
 
@@ -186,6 +186,8 @@ class _Given(NamedTuple):
 
 
 class _How(NamedTuple):
+    """What is static."""
+
     solver: LBFGS | None
     kept: int
     """Of so many rows is a copy made for the fits of a fold; of none if these are all."""
