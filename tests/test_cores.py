@@ -28,6 +28,22 @@ def test_every_number_in_its_place_and_in_the_dtype_of_the_caller(x64, small, mo
     jax.tree.map(np.testing.assert_array_equal, found, within)
 
 
+@pytest.mark.parametrize("small", [0, cores.SMALL])
+def test_a_second_call_traces_nothing(small, monkeypatch):
+    monkeypatch.setattr(cores, "SMALL", small)
+    traced = []
+
+    @partial(jax.jit, static_argnums=2)
+    def noted(x, number, power):
+        traced.append(power)
+        return x + number
+
+    for factor in (1.0, 2.0):
+        found = cores.map_on_cores(noted, jnp.full(3, factor), 2, 1)
+        np.testing.assert_array_equal(found, factor + np.arange(2)[:, None] * np.ones(3))
+    assert traced == [1]
+
+
 def test_only_values_on_one_cpu_are_small_enough():
     x = jnp.zeros(cores.SMALL // 8)
     assert cores.small_on_one_cpu({"x": x[:10]})

@@ -20,14 +20,11 @@ from probsoftmax.data import Data
 from probsoftmax.linear import Params, shape_of
 from probsoftmax.objective import log_joint
 from probsoftmax.posterior.coordinates import rank
-from probsoftmax.posterior.full import (
-    factorise_exactly,
-    log_determinant_of_root,
-    log_determinant_on_centred,
-)
+from probsoftmax.posterior.full import log_determinant_of_root, log_determinant_on_centred
 from probsoftmax.posterior.mode import Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.solvers.newton import dense_hessian
+from probsoftmax.solvers.semidefinite import factorise_exactly
 
 DENSE = 16_384
 """Coefficients up to which the Hessian is factorised: 2 GB a matrix in float64."""
