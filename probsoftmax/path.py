@@ -169,10 +169,12 @@ def _extrapolate(
     """
     line, parabola = _polynomial(history, place, 2), _polynomial(history, place, 3)
     weights = line + bend * (parabola - line)
-    return (
-        jnp.tensordot(weights, history.thetas, axes=1),
-        jnp.tensordot(weights, history.scores, axes=1),
-    )
+
+    def extrapolated(optima: Float[Array, "h ..."]) -> Float[Array, "..."]:
+        # (A sum that the compiler takes along with what follows; a product it hands to a library.)
+        return sum(weights[i] * optima[i] for i in range(1, HISTORY)) + weights[0] * optima[0]
+
+    return extrapolated(history.thetas), extrapolated(history.scores)
 
 
 def _bend(

@@ -11,6 +11,7 @@ from problems import padded
 
 import probsoftmax as ps
 from probsoftmax import Status
+from probsoftmax.solvers.problem import across_flat, make_problem
 
 SOLVERS = [ps.Newton(), ps.NewtonCG(), ps.LBFGS()]
 
@@ -92,6 +93,20 @@ def test_starts_in_a_flat_direction_end_class_centred():
 
 
 # Ends.
+
+
+def test_steps_leave_out_what_nothing_depends_on():
+    """A shift of all classes, and the bias of a class that nobody has: its scores are impossible ones."""
+    features = np.random.default_rng(0).normal(size=(10, 2))
+    data = ps.make_data(features, np.tile([0, 2], 5), num_classes=3)
+    nothing = ps.Params(jnp.zeros((2, 3)), jnp.zeros(3))
+    problem = make_problem(data, ps.GaussianPrior(1.0), nothing, standardise=True)
+    step = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3)))
+    across = across_flat(problem, step)
+    np.testing.assert_array_equal(across[:, :-1], step[:, :-1])  # all weights have a prior
+    assert across[1, -1] == 0
+    np.testing.assert_allclose(across[0, -1] - across[2, -1], step[0, -1] - step[2, -1], rtol=1e-15)
+    np.testing.assert_allclose(across[0, -1], -across[2, -1], rtol=1e-15)
 
 
 def test_no_steps_certify_the_start():

@@ -49,6 +49,7 @@ from probsoftmax.solvers.rows import (
     evaluate,
     residual_along,
     spread_of_classes,
+    unknown_rows,
 )
 
 ENOUGH = 0.1
@@ -63,20 +64,23 @@ class Certified(NamedTuple):
     """A point with stationary biases, and what can be said about it."""
 
     theta: Float[Array, "k m"]
-    scores: Float[Array, "k n"]
     objective: Float[Array, ""]
-    gradient: Float[Array, "k m"]
-    """To first order at ``ahead``, and the one in the bound."""
     gap: Float[Array, ""]
     ahead: Float[Array, " k"]
     """The biases' last Newton step, which ``theta`` is short of. It costs nothing but the knowledge of the value there,
     which is not above ``objective``."""
+    scores: Float[Array, "k n"]
+    """With that step."""
+    gradient: Float[Array, "k m"]
+    """To first order with it, and the one in the bound."""
     cost: Float[Array, ""]
     """At most so many nats are to be gained by it."""
     spread: Float[Array, "k k"]
     """The curvature between the classes, which is the Hessian of the biases."""
     halves: Int[Array, ""]
     """Products with X."""
+    rows: Rows
+    """Of no further use but as room for others: what is not handed on is copied."""
 
 
 def certify(
@@ -85,12 +89,13 @@ def certify(
     scores: Float[Array, "k n"],
     enough: Float[Array, ""],
     held: bool | Bool[Array, ""] = False,
-    seen: tuple[Bool[Array, ""], Rows] | None = None,
+    seen: bool | Bool[Array, ""] = False,
+    rows: Rows | None = None,
 ) -> Certified:
     """The point, whose scores are ``scores``, centred, with its best biases, and its duality gap: half a pass.
 
     The biases may be off by what costs ``enough`` nats; the gap holds what they cost. Where they are ``held`` they stay
-    as they are, and there is no bound. ``seen`` is what the rows say at ``scores``, and whether that is known.
+    as they are, and there is no bound. ``rows`` is what the rows say at ``scores``, if that was ``seen``.
 
     In row blocks the biases stay where they are, and there is a bound if it promises to be below ``enough``: then it is
     worth a pass. If ``enough`` is inf it is wanted at any price, and the biases take Newton steps for it.
@@ -98,21 +103,24 @@ def certify(
     # Centring moves all scores of a row by one number, which no probability sees: they need not follow.
     theta = centre(problem, theta)
     scores = scores_of(problem, theta) if problem.in_blocks else scores
-    found = _best_biases(problem, theta, scores, enough, held, seen)
+    rows = unknown_rows(problem, scores) if rows is None else rows
+    found = _best_biases(problem, theta, scores, enough, jnp.asarray(held), jnp.asarray(seen), rows)
     theta = theta.at[:, -1].add(found.shift)
-    gradient = gradient_of(problem, theta, found.residual)
+    gradient = gradient_of(problem, theta, found.rows.residual)
     objective = found.loss + penalty_of(problem, theta)
     gap = jnp.where(found.close, _gap(problem, gradient) + found.cost, jnp.inf)
+    ahead = jnp.where(found.close, found.step, 0)
     return Certified(
         theta,
-        shifted(problem, scores, found.shift),
         objective,
-        gradient,
         gap,
-        jnp.where(found.close, found.step, 0),
+        ahead,
+        shifted(problem, scores, found.shift + ahead),
+        gradient,
         found.cost,
         found.spread,
         2 * found.sweeps if problem.in_blocks else jnp.ones((), jnp.int32),
+        found.rows,
     )
 
 
@@ -136,14 +144,17 @@ class _Biases(NamedTuple):
     shift: Float[Array, " k"]
     """Of the biases, from where they were."""
     loss: Float[Array, ""]
-    residual: Float[Array, "k n"]
-    """At the probabilities that ``step`` leads to, to first order: their sum over the rows is stationary."""
+    rows: Rows
+    """Of the last trial. If that is ``close`` the residual is at the probabilities that ``step`` leads to, to first
+    order: their sum over the rows is stationary."""
+    refused: Bool[Array, ""]
+    """Whether the last trial was not better than ``shift``."""
     step: Float[Array, " k"]
     """What is to be tried next."""
     cost: Float[Array, ""]
     """At most so many nats are to be gained by it: the squared Newton decrement of the biases."""
     close: Bool[Array, ""]
-    """Whether the first order is a distribution, and ``residual`` is at it."""
+    """Whether the first order is a distribution."""
     spread: Float[Array, "k k"]
     norm: Float[Array, ""]
     """Of the gradient at ``shift``, squared."""
@@ -152,7 +163,7 @@ class _Biases(NamedTuple):
     """Over the blocks, if the rows are in blocks."""
 
 
-def _best_biases(problem, theta, scores, enough, held, seen):
+def _best_biases(problem, theta, scores, enough, held, seen, rows):
     r"""Newton steps on the biases alone: k numbers, scores shifted by them, X untouched.
 
     The last step d is not taken but in the residual: :math:`a_i = p_i + S_i d` are probabilities as well as those of a
@@ -166,33 +177,30 @@ def _best_biases(problem, theta, scores, enough, held, seen):
     def penalty(shift: Float[Array, " k"]) -> Float[Array, ""]:
         return 0.5 * jnp.sum(tau * (deviation + shift) ** 2)
 
-    def look(trials: Int[Array, ""], shift: Float[Array, " k"]) -> tuple[Rows, Bool[Array, ""]]:
-        def rows(shift: Float[Array, " k"]) -> Rows:
-            return evaluate(problem, shifted(problem, scores, shift))
+    def look(shift: Float[Array, " k"]) -> Rows:
+        return evaluate(problem, shifted(problem, scores, shift))
 
-        if seen is None:
-            return rows(shift), jnp.ones((), bool)
-        known, before = seen
-        unknown = (trials > 0) | ~known
-        return only_if(unknown, rows, shift, before), unknown
+    def significant(step: Float[Array, " k"]) -> Bool[Array, ""]:
+        return jnp.any(jnp.abs(step) > eps * size)
 
     def unfinished(state: _Biases) -> Bool[Array, ""]:
         dear = (state.cost > enough) | ~state.close
         if problem.in_blocks:  # where a trial is a pass
             dear &= jnp.isinf(enough)
-        significant = dear & jnp.any(jnp.abs(state.step) > eps * size)
-        return (state.trials == 0) | (significant & ~held & (state.trials < BIAS_TRIALS))
+        more = dear & significant(state.step) & ~held & (state.trials < BIAS_TRIALS)
+        return (state.trials == 0) | state.refused | more
 
     def trial(state: _Biases) -> _Biases:
         shift = state.shift + state.step
-        (loss, residual, p), unknown = look(state.trials, shift)
+        unknown = (state.trials > 0) | ~seen
+        loss, residual, p = only_if(unknown, look, shift, state.rows)
         gradient = sums_of(problem, residual) + tau * (deviation + shift)
         norm = jnp.sum(gradient**2)
         # A Newton step, shortened until it leads down; the first trial is where the biases are. Where rows are so
         # confident that nothing curves, the step is held to what changes a probability from one end to the other.
         before = state.loss + penalty(state.shift)
         lower = loss + penalty(shift) <= before + 16 * eps * jnp.abs(before)
-        better = (norm < state.norm) & lower
+        better = ((norm < state.norm) & lower) | jnp.all(state.step == 0)
         spread = spread_of_classes(problem, p)
         newton = -_solve_for_bias(problem, spread, gradient)
         longest = jnp.max(jnp.abs(newton))
@@ -211,11 +219,16 @@ def _best_biases(problem, theta, scores, enough, held, seen):
             )
         else:
             moved = jnp.where(close, residual_along(problem, scores, p, newton), 0)
+        # One that leads nowhere, however short, is taken back by a last trial of length 0. (That is rare. To keep what
+        # the rows said before it would be a copy in every look.)
+        shorter = 0.25 * state.step
+        hopeless = ~significant(shorter) | (state.trials + 1 >= BIAS_TRIALS)
         return _Biases(
             jnp.where(better, shift, state.shift),
             jnp.where(better, loss, state.loss),
-            jnp.where(better, residual + moved, state.residual),
-            jnp.where(better, newton, 0.25 * state.step),
+            Rows(loss, residual + moved, p),
+            ~better,
+            jnp.where(better, newton, jnp.where(hopeless, 0, shorter)),
             jnp.where(better, cost, state.cost),
             jnp.where(better, close, state.close),
             jnp.where(better, spread, state.spread),
@@ -225,20 +238,9 @@ def _best_biases(problem, theta, scores, enough, held, seen):
         )
 
     zero, infinite = jnp.zeros_like(tau), jnp.full_like(tau[0], jnp.inf)
-    nothing, no = jnp.full_like(scores, jnp.nan), jnp.zeros((), bool)
-    held = jnp.asarray(held)
-    start = _Biases(
-        zero,
-        infinite,
-        nothing,
-        zero,
-        infinite,
-        no,
-        jnp.zeros((tau.shape[0], tau.shape[0]), tau.dtype),
-        infinite,
-        jnp.zeros((), jnp.int32),
-        jnp.zeros((), jnp.int32),
-    )
+    no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    spread = jnp.zeros((tau.shape[0], tau.shape[0]), tau.dtype)
+    start = _Biases(zero, infinite, rows, no, zero, infinite, no, spread, infinite, none, none)
     return jax.lax.while_loop(unfinished, trial, start)
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probsoftmax.solvers.certificate import Certified
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.hessian import diagonal_at, halves_of_hessian, hessian_at
 from probsoftmax.solvers.only_if import only_if
@@ -27,34 +26,41 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    problem: Problem, point: Certified, allowed: Float[Array, ""], worth: Bool[Array, ""]
+    problem: Problem,
+    scores: Float[Array, "k n"],
+    gradient: Float[Array, "k m"],
+    gap: Float[Array, ""],
+    allowed: Float[Array, ""],
+    worth: Bool[Array, ""],
 ) -> Verdict:
     """By the gap if every weight has a prior, by the exact Newton decrement if some weight is flat.
 
     The decrement is asked for only where it is ``worth`` the passes.
     """
-    by_gap = Verdict(point.gap <= allowed, jnp.zeros((), jnp.int32))
+    by_gap = Verdict(gap <= allowed, jnp.zeros((), jnp.int32))
 
-    def by_decrement(point: Certified) -> Verdict:
-        decrement, halves = newton_decrement(problem, point)
+    def by_decrement(point: tuple[Float[Array, "k n"], Float[Array, "k m"]]) -> Verdict:
+        decrement, halves = newton_decrement(problem, *point)
         return Verdict(decrement <= allowed, halves)
 
-    return only_if(has_flat_weights(problem) & worth, by_decrement, point, by_gap)
+    return only_if(has_flat_weights(problem) & worth, by_decrement, (scores, gradient), by_gap)
 
 
-def newton_decrement(problem: Problem, point: Certified) -> tuple[Float[Array, ""], Int[Array, ""]]:
+def newton_decrement(
+    problem: Problem, scores: Float[Array, "k n"], gradient: Float[Array, "k m"]
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
     r"""Half the squared Newton decrement, :math:`\tfrac12 \nabla^\top H^{-1} \nabla`, and the products with X it took.
 
     By conjugate gradients, whose iterates' :math:`\tfrac12 \nabla^\top x_j` increase to it; they are followed until the
     residual is a thousandth of the gradient. inf if that is not reached, or if the gradient has an entry along which
     nothing curves any more: then the decrement says nothing.
     """
-    diagonal = diagonal_at(problem, point.scores) + problem.precision
+    diagonal = diagonal_at(problem, scores) + problem.precision
     inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
 
-    right = across_flat(problem, point.gradient)
+    right = across_flat(problem, gradient)
     solved = conjugate_gradients(
-        hessian_at(problem, point.scores),
+        hessian_at(problem, scores),
         right,
         lambda r: inverse * r,
         reduction=1e-3,

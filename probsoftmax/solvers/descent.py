@@ -28,7 +28,6 @@ from probsoftmax.solvers.problem import (
     largest_change,
     product,
     scores_of,
-    shifted,
 )
 from probsoftmax.solvers.recession import halves_of_separation, separates
 from probsoftmax.solvers.rows import Rows, unknown_rows
@@ -96,7 +95,7 @@ class _State(NamedTuple):
     """Where to look next."""
     scores: Float[Array, "k n"]
     rows: Rows
-    """What the rows say there, if that is ``seen``."""
+    """What the rows say there, if that is ``seen``; otherwise the room for it."""
     seen: Bool[Array, ""]
     settle: Bool[Array, ""]
     """Whether that may be the last look."""
@@ -204,16 +203,22 @@ def _look(solver, problem, state, allowed):
         # On the way one Newton step of the biases is as good as many.
         enough = jnp.where(state.settle, ENOUGH * allowed, jnp.inf)
         held = proof
-    seen = (state.seen, state.rows)
-    certified = certify(problem, state.theta, state.scores, enough, held=held, seen=seen)
+    certified = certify(
+        problem, state.theta, state.scores, enough, held=held, seen=state.seen, rows=state.rows
+    )
     point = Point(
         certified.theta.at[:, -1].add(certified.ahead),
-        shifted(problem, certified.scores, certified.ahead),
+        certified.scores,
         certified.objective,
         certified.gradient,
         certified.spread,
     )
     finite = jnp.isfinite(point.objective) & jnp.all(jnp.isfinite(point.gradient))
+    here, ahead, gap = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (point, certified.ahead, certified.gap),
+        (state.point, state.ahead, state.gap),
+    )
     first = state.steps == 0
     eps = jnp.finfo(point.theta.dtype).eps
     gained = state.lowest - point.objective > 2 * eps * jnp.abs(point.objective)
@@ -227,9 +232,8 @@ def _look(solver, problem, state, allowed):
         proven, halves = measure <= allowed, 0
     else:
         # A decrement costs passes: none at the start, nor where it can prove nothing.
-        proven, halves = judge(
-            problem, certified, allowed, (believed | exhausted) & ~first & ~proof
-        )
+        worth = (believed | exhausted) & finite & ~first & ~proof
+        proven, halves = judge(problem, here.scores, here.gradient, gap, allowed, worth)
     # The decrement is that of where the biases are ahead; the gap holds what they are short of.
     proven &= certified.cost <= allowed
     status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
@@ -240,12 +244,8 @@ def _look(solver, problem, state, allowed):
     status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
     # There is nothing to learn from where the fit began.
     before = jax.tree.map(lambda new, old: jnp.where(first, new, old), point, state.point)
-    here, ahead, gap = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
-        (point, certified.ahead, certified.gap),
-        (state.point, state.ahead, state.gap),
-    )
     return state._replace(
+        rows=certified.rows,
         point=here,
         ahead=ahead,
         gap=gap,
@@ -265,25 +265,23 @@ def _step(solver, problem, state, allowed):
     point = state.point
     direction = solver.direction(problem, point, state.memory)
     delta = product(problem, direction.theta)
-    # Scores that were added up over many steps carry the rounding of each; a certificate must not.
-    stale = (state.steps - state.fresh >= FRESH_STEPS) & (not problem.in_blocks)
-    start = only_if(stale, partial(scores_of, problem), point.theta, point.scores)
     # Where the softmax is saturated nothing curves, and a Newton direction is as long as 1 / 0.
     longest = LOOSE * LONGEST if problem.in_blocks else LONGEST
-    shrunk = jnp.minimum(1, longest / largest_change(problem, direction.theta, delta))
-    towards, delta = shrunk * direction.theta, shrunk * delta
-    slope = jnp.sum(point.gradient * towards)
-    found = search(problem, point.theta, start, point.objective, towards, delta, slope)
-    theta = point.theta + found.length * towards
-    scores = start + found.length * delta
-    separated = separates(problem, theta, scores) | separates(problem, towards, delta)
+    first = jnp.minimum(1, longest / largest_change(problem, direction.theta, delta))
+    found = search(problem, point, direction.theta, delta, first, state.rows)
+    theta = point.theta + found.length * direction.theta
+    # Scores that were added up over many steps carry the rounding of each; a certificate must not.
+    stale = (state.steps - state.fresh >= FRESH_STEPS) & (not problem.in_blocks)
+    scores = point.scores + found.length * delta
+    scores = only_if(stale, partial(scores_of, problem), theta, scores)
+    separated = separates(problem, theta, scores) | separates(problem, direction.theta, delta)
     halves = 2 * found.trials if problem.in_blocks else 1 + stale
     halves += 2 * halves_of_separation(problem)
     return state._replace(
         theta=theta,
         scores=scores,
         rows=found.rows,
-        seen=found.seen,
+        seen=found.seen & ~stale,
         settle=direction.promise <= NEAR * allowed,
         memory=direction.memory,
         promise=direction.promise,

@@ -76,8 +76,11 @@ class FirstOrder(Solver):
         found = jnp.where(finite, found, theta)
         allowed = self.allowed(problem)
         point = certify(problem, found, scores_of(problem, found), ENOUGH * allowed)
-        verdict = judge(problem, point, allowed, jnp.ones((), bool))
-        separated = jnp.any(problem.absent) | separates(problem, point.theta, point.scores)
+        verdict = judge(
+            problem, point.scores, point.gradient, point.gap, allowed, jnp.ones((), bool)
+        )
+        ahead = point.theta.at[:, -1].add(point.ahead)
+        separated = jnp.any(problem.absent) | separates(problem, ahead, point.scores)
         status = jnp.where(verdict.optimal, Status.CONVERGED, Status.MAX_STEPS)
         status = jnp.where(separated, Status.SEPARATED, status)
         return Solution(

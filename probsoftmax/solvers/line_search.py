@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.solvers.point import Point
 from probsoftmax.solvers.problem import Problem, penalty_of
-from probsoftmax.solvers.rows import Rows, evaluate, unknown_rows
+from probsoftmax.solvers.rows import Rows, evaluate, sum_of_classes
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
@@ -62,17 +63,19 @@ class _Bracket(NamedTuple):
 
 def search(
     problem: Problem,
-    theta: Float[Array, "k m"],
-    scores: Float[Array, "k n"],
-    objective: Float[Array, ""],
+    point: Point,
     direction: Float[Array, "k m"],
     delta: Float[Array, "k n"],
-    slope: Float[Array, ""],
+    first: Float[Array, ""],
+    rows: Rows,
 ) -> Step:
-    """A step along ``direction``, whose scores are ``delta`` and whose slope at 0 is ``slope`` (negative).
+    """A step from ``point`` along ``direction``, which leads down, and whose scores are ``delta``.
 
-    The first trial is 1, what a Newton direction asks for.
+    The ``first`` trial is 1, what a Newton direction asks for, unless that is absurd. ``rows`` are room for those that
+    are found.
     """
+    theta, scores, objective = point.theta, point.scores, point.objective
+    slope = jnp.sum(point.gradient * direction)
     deviation = theta - problem.mean
     prior_slope = jnp.sum(problem.precision * deviation * direction)
     prior_curvature = jnp.sum(problem.precision * direction**2)
@@ -85,13 +88,14 @@ def search(
         # Not by the parabola of the penalty: far from the mean its terms cancel, and the value would be too low.
         value = rows.loss + penalty_of(problem, theta + t * direction)
         change = rows.residual * delta
-        slope_here = jnp.sum(change) + prior_slope + t * prior_curvature
+        slope_here = jnp.sum(sum_of_classes(change)) + prior_slope + t * prior_curvature
         bend = (slope_here - bracket.slope) / (t - bracket.last)
         # What the sum was rounded off from. In row blocks the change of a row is not known, but its square is the
         # curvature in it, on average: the bound of Cauchy and Schwarz.
-        size = jnp.sum(jnp.abs(change))
         if problem.in_blocks:
             size = jnp.sqrt(problem.total_weight * jnp.abs(bend))
+        else:
+            size = jnp.sum(sum_of_classes(jnp.abs(change)))
         noise = 4 * eps * (size + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
         flat = jnp.abs(slope_here) <= jnp.maximum(CURVATURE * jnp.abs(slope), noise)
@@ -112,15 +116,15 @@ def search(
     def unfinished(bracket: _Bracket) -> Bool[Array, ""]:
         return ~bracket.found & (bracket.trials < TRIALS)
 
-    zero, one = jnp.zeros_like(objective), jnp.ones_like(objective)
+    zero = jnp.zeros_like(objective)
     start = _Bracket(
         last=zero,
-        rows=unknown_rows(problem, delta),
+        rows=rows,
         slope=slope,
         found=jnp.zeros((), bool),
         lower=zero,
-        upper=jnp.inf * one,
-        following=one,
+        upper=jnp.full_like(objective, jnp.inf),
+        following=first,
         trials=jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(unfinished, trial, start)

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from probsoftmax.curvature import HIGHEST, with_ones
+from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.likelihood import sum_of_blocks
 from probsoftmax.linear import Params
@@ -39,6 +39,9 @@ from probsoftmax.prior import GaussianPrior, expand
 from probsoftmax.solvers.standardise import blank, standardised
 
 T = TypeVar("T")
+
+CACHE_LINE = 64
+"""Bytes."""
 
 
 @jax.tree_util.register_dataclass
@@ -110,7 +113,7 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     mixed = jnp.ndim(prior.precision) > 0
     extent = jnp.max(jnp.abs(features), axis=0, initial=0)
     return Problem(
-        with_ones(features).T,
+        jnp.concatenate([features.T, jnp.ones((1, features.shape[0]), features.dtype)]),
         labels,
         weights,
         precision,
@@ -221,8 +224,16 @@ def centre(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k m"]:
 
 
 def across_flat(problem: Problem, direction: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """A direction without its part along those on which nothing depends."""
-    return direction - jnp.where(flat_features(problem), jnp.mean(direction, axis=0), 0)[None, :]
+    """A direction without its part along those on which nothing depends.
+
+    Those are a shift of all classes, and what the prior leaves to an absent class alone: there rounding errors would
+    be taken for steps, each for longer ones, and the scores drown in them.
+    """
+    nowhere = problem.absent[:, None] & (problem.precision == 0)
+    direction = jnp.where(nowhere, 0, direction)
+    mean = jnp.sum(direction, axis=0) / jnp.maximum(jnp.sum(~problem.absent), 1)
+    common = jnp.where(flat_features(problem), mean, 0)
+    return direction - jnp.where(nowhere, 0, common[None, :])
 
 
 def scores_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:
@@ -250,9 +261,13 @@ def pull(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, "k m"]
     """R X, a sum over the rows: half a pass; what a residual is already in row blocks."""
     if problem.in_blocks:
         return residual
-    return jax.lax.dot_general(
-        residual, problem.features, (((1,), (1,)), ((), ())), precision=HIGHEST
-    )
+    contracted = (((1,), (1,)), ((), ()))
+    if residual.shape[0] * residual.dtype.itemsize < CACHE_LINE:
+        return jax.lax.dot_general(residual, problem.features, contracted, precision=HIGHEST)
+    # A CPU's library reorders all of the second factor in every product: the residual, as long as its classes fill the
+    # vectors that they become. (The barrier is there because the compiler would undo a transpose in sight.)
+    pulled = jax.lax.dot_general(problem.features, residual, contracted, precision=HIGHEST)
+    return jax.lax.optimization_barrier(pulled).T
 
 
 def sums_of(problem: Problem, residual: Float[Array, "k n"]) -> Float[Array, " k"]:

@@ -44,7 +44,7 @@ def evaluate(problem: Problem, scores: Float[Array, "k n"]) -> Rows:
         largest = jnp.max(scores, axis=0)
         own = jnp.take_along_axis(scores, problem.labels[None, :], axis=0, mode="clip")[0]
         e, e_own = jnp.exp(scores - largest[None, :]), jnp.exp(own - largest)
-        others = _sum_of_classes(jnp.where(label, 0, e))
+        others = sum_of_classes(jnp.where(label, 0, e))
         loss = (largest - own) + jnp.log1p((e_own - 1) + others)
         p = e / (e_own + others)[None, :]
         gradient = jnp.where(label, -(others / (e_own + others))[None, :], p)
@@ -81,7 +81,7 @@ def residual_along(
     return problem.weights[None, :] * moved
 
 
-def _sum_of_classes(terms: Float[Array, "k n"]) -> Float[Array, " n"]:
+def sum_of_classes(terms: Float[Array, "k n"]) -> Float[Array, " n"]:
     """As a product with a row of ones: on a CPU the exponentials inside are then vectorised, and computed once."""
     ones = jnp.ones((1, terms.shape[0]), terms.dtype)
     return jnp.matmul(ones, terms, precision=HIGHEST)[0]
