@@ -124,8 +124,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         scores = jnp.where(possible, scores, -jnp.inf)
         stale = (carry.fits % fresh == fresh - 1) & (not problem.in_blocks)
         scores = only_if(stale, partial(scores_of, here), theta, scores)
-        before = with_precision(problem, carry.precision)
-        memory = under_another_prior(carry.memory, before, here)
+        memory = under_another_prior(carry.memory, precision - carry.precision)
         solution, memory, point = descend(
             solver, here, theta, scores, memory, 0 + stale, carry.settle
         )
@@ -149,7 +148,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         zero,
     )
     strongest = precisions[order[0]]
-    memory = solver.start(with_precision(problem, strongest), scores)
+    memory = solver.start(problem, scores)
     # The precision at which a prior is as stiff as the data along their largest axis, while all classes are equal.
     largest = jnp.max(problem.precision[:, :-1])
     stiffness = jnp.max(memory.basis.squares) / (data.num_classes * largest)

@@ -41,6 +41,10 @@ class Memory(NamedTuple):
     changes: Float[Array, "p km"]
     products: Float[Array, "p p"]
     """Of step i and change j."""
+    penalty: Float[Array, " km"]
+    """The precisions of the weights, flat, and 0 for the biases: what a sweep multiplies."""
+    penalties: Float[Array, "p p"]
+    """Of steps i and j: their product in these precisions."""
     usable: Bool[Array, " p"]
     """Whether a place holds a pair along which the objective curves."""
     count: Int[Array, ""]
@@ -73,11 +77,14 @@ class LBFGS(DescentSolver):
         k, m = problem.shape
         pairs, dtype, zero = self.pairs, scores.dtype, jnp.zeros((), jnp.int32)
         zeros, products = jnp.zeros((pairs, k * m), dtype), jnp.zeros((pairs, pairs), dtype)
-        metric = Metric(jnp.zeros((k, k), dtype), jnp.zeros((k, m), dtype))
+        none = jnp.zeros((k, m), dtype)
+        metric = Metric(jnp.zeros((k, k), dtype), none, none, none[:, 0])
         no = jnp.zeros((), bool)
         return Memory(
             zeros,
             zeros,
+            products,
+            problem.precision.at[:, -1].set(0).reshape(-1),
             products,
             jnp.zeros(pairs, bool),
             zero,
@@ -128,10 +135,14 @@ class LBFGS(DescentSolver):
         steps, changes = kept(memory.steps, step), kept(memory.changes, change)
         products = kept(memory.products, _times(changes, step))
         products = kept(products.T, _times(steps, change)).T
+        penalties = _times(steps, memory.penalty * step)
+        penalties = kept(kept(memory.penalties, penalties).T, penalties)
         return Memory(
             steps,
             changes,
             products,
+            memory.penalty,
+            penalties,
             kept(memory.usable, curved) & ~refused,
             memory.count + curved,
             refused,
@@ -141,15 +152,15 @@ class LBFGS(DescentSolver):
         )
 
 
-def under_another_prior(memory: Memory, before: Problem, here: Problem) -> Memory:
-    """What was learnt under one precision, as it would have been learnt under another.
+def under_another_prior(memory: Memory, stiffer: Float[Array, ""]) -> Memory:
+    """What was learnt under one precision, as it would have been learnt under one by ``stiffer`` higher.
 
-    A change of the gradient along a step is the likelihood's, which is kept, plus the precision times the step.
+    Precisions are in units of those of the problem that the memory was started with. A change of the gradient along a
+    step is the likelihood's, which is kept, plus the precision times the step.
     """
-    stiffer = (here.precision - before.precision).reshape(-1)[None, :] * memory.steps
-    products = memory.products + jnp.matmul(memory.steps, stiffer.T, precision=HIGHEST)
+    products = memory.products + stiffer * memory.penalties
     return memory._replace(
-        changes=memory.changes + stiffer,
+        changes=memory.changes + stiffer * memory.penalty[None, :] * memory.steps,
         products=products,
         usable=memory.usable & (jnp.diagonal(products) > 0),
         # The metric is of the other precision: refreshed now, and then after 4, 8, ... steps.

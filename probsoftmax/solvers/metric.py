@@ -25,24 +25,35 @@ class Basis(NamedTuple):
     r"""Principal axes of the features, measured by the prior: they make both factors diagonal at once.
 
     With T the precisions of the features in units of the largest, :math:`Q = T^{-1/2} V` for the eigenvectors V of
-    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. The bias is a feature like the others if it has a prior;
-    if not, the features are centred, so that they have nothing to do with it, and its axis is its own.
+    :math:`T^{-1/2} (\sum_i s_i x_i x_i^\top)\, T^{-1/2}`. A bias without a prior has nothing to do with the features,
+    which are centred then, and its axis is its own. One with a prior is a feature like the others, but measured by 1:
+    a sweep changes the precisions of all others, and what is left of its own is of rank one.
     """
 
     axes: Float[Array, "m m"] | Float[Array, " m"]
     """Q: one column an axis; its diagonal if the axes are the features themselves."""
     squares: Float[Array, " m"]
     """a: the sum of squares of the features along each axis."""
-    relative: Float[Array, " m"]
+    penalised: Float[Array, " m"]
     """1 for axes that the prior penalises, 0 for those on which it is flat."""
+    bias: Float[Array, " m"]
+    """u: a bias with a prior along each axis, of length 1; 0 for one without."""
 
 
 class Metric(NamedTuple):
-    """Q^-T (sigma_c a_j + tau) Q^-1 in the eigenbasis U of the classes: a matrix that is easy to invert."""
+    r"""Q^-T (D_c + delta u u^T) Q^-1 in the eigenbasis U of the classes: a matrix that is easy to invert.
+
+    With :math:`D_c = \sigma_c a + \tau` and :math:`\delta = \tau_b - \tau`, by Sherman and Morrison's formula.
+    """
 
     classes: Float[Array, "k k"]
     """U: eigenvectors of the mean of diag(p) - p p^T."""
     inverse: Float[Array, "k m"]
+    """Of D."""
+    along_bias: Float[Array, "k m"]
+    """u / D."""
+    excess: Float[Array, " k"]
+    """delta / (1 + delta sum of u^2 / D)."""
 
 
 def principal_axes(problem: Problem) -> Basis:
@@ -57,45 +68,55 @@ def principal_axes(problem: Problem) -> Basis:
     squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0))
     flat = alone[-1] & (jnp.abs(vectors[-1]) > 0.5)
     return Basis(
-        root[:, None] * vectors, jnp.maximum(squares, 0), jnp.where(flat, 0, jnp.ones_like(root))
+        root[:, None] * vectors,
+        jnp.maximum(squares, 0),
+        jnp.where(flat, 0, jnp.ones_like(root)),
+        jnp.where(alone[-1], 0, vectors[-1]),
     )
 
 
 def plain_axes(problem: Problem) -> Basis:
     """The features themselves for axes: as if they were orthogonal. Half a pass, and no products in the metric."""
     relative, alone = _measure(problem)
-    root = jax.lax.rsqrt(relative)
-    return Basis(root, squares_of(problem) * root**2, jnp.where(alone, 0, jnp.ones_like(root)))
+    root, ones = jax.lax.rsqrt(relative), jnp.ones_like(relative)
+    bias = jnp.zeros_like(ones).at[-1].set(jnp.where(alone[-1], 0, 1))
+    return Basis(root, squares_of(problem) * root**2, jnp.where(alone, 0, ones), bias)
 
 
 def _measure(problem):
-    """Precisions in units of the largest, and which feature is on its own: a flat bias."""
+    """Precisions in units of the weights' largest, 1 for the bias; and which feature is on its own: a flat bias."""
     precision = jnp.mean(problem.precision, axis=0)
-    largest = jnp.max(precision)
+    largest = jnp.max(precision[:-1], initial=0)
     # A flat feature among penalised ones: as good as flat, and Q stays finite.
     relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
     bias = jnp.arange(precision.size) == precision.size - 1
-    alone = bias & (precision[-1] == 0)
-    return jnp.where(alone, 1, relative), alone
+    return jnp.where(bias, 1, relative), bias & (precision[-1] == 0)
 
 
 def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
     """The Kronecker average of the Hessian where the classes curve like ``spread``; no pass."""
     sigma, classes = jnp.linalg.eigh(spread / problem.total_weight)
-    tau = jnp.max(jnp.mean(problem.precision, axis=0)) * basis.relative
+    precision = jnp.mean(problem.precision, axis=0)
+    tau = jnp.max(precision[:-1], initial=0)
     # Never quite flat: where all rows are confident, and some are wrong, there is no curvature and much to gain.
     sigma = jnp.maximum(sigma, jnp.finfo(sigma.dtype).eps ** (2 / 3) / sigma.shape[0])
-    curvature = sigma[:, None] * basis.squares[None, :] + tau[None, :]
+    likelihood = sigma[:, None] * basis.squares[None, :]
+    curvature = likelihood + tau * basis.penalised[None, :]
     floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
     # No curvature: a flat direction, along which the gradient is 0 too.
-    return Metric(classes, jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0))
+    inverse = jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0)
+    # 1 + delta sum of u^2 / D, without the difference that delta is.
+    whole = jnp.sum((likelihood + precision[-1]) * inverse * basis.bias**2, axis=1)
+    excess = jnp.where(whole > 0, (precision[-1] - tau) / jnp.where(whole > 0, whole, 1), 0)
+    return Metric(classes, inverse, inverse * basis.bias, excess)
 
 
 def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
     """U ((U^T v Q) / curvature) Q^T."""
     rotated = jnp.matmul(metric.classes.T, _along(v, basis.axes), precision=HIGHEST)
-    scaled = _along(metric.inverse * rotated, basis.axes.T)
-    return jnp.matmul(metric.classes, scaled, precision=HIGHEST)
+    on_bias = metric.excess * jnp.sum(metric.along_bias * rotated, axis=1)
+    scaled = metric.inverse * rotated - on_bias[:, None] * metric.along_bias
+    return jnp.matmul(metric.classes, _along(scaled, basis.axes.T), precision=HIGHEST)
 
 
 def _along(v, axes):
