@@ -18,7 +18,7 @@ from probsoftmax.solvers.problem import Problem
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""
 FLAT = 1e-6
-"""Smallest precision of a feature, in units of the largest, that the axes distinguish from 0."""
+"""Smallest precision, in units of the largest, that the axes distinguish from 0."""
 
 
 class Basis(NamedTuple):
@@ -38,6 +38,8 @@ class Basis(NamedTuple):
     """1 for axes that the prior penalises, 0 for those on which it is flat."""
     bias: Float[Array, " m"]
     """u: a bias with a prior along each axis, of length 1; 0 for one without."""
+    shrinkage: Float[Array, " k"]
+    """:math:`c^{-1/2}`, for the precisions of the classes in units of their mean."""
 
 
 class Metric(NamedTuple):
@@ -47,7 +49,7 @@ class Metric(NamedTuple):
     """
 
     classes: Float[Array, "k k"]
-    """U: eigenvectors of the mean of diag(p) - p p^T."""
+    """U: eigenvectors of the mean of diag(p) - p p^T, measured by the prior like those of the features."""
     inverse: Float[Array, "k m"]
     """Of D."""
     along_bias: Float[Array, "k m"]
@@ -72,6 +74,7 @@ def principal_axes(problem: Problem) -> Basis:
         jnp.maximum(squares, 0),
         jnp.where(flat, 0, jnp.ones_like(root)),
         jnp.where(alone[-1], 0, vectors[-1]),
+        _shrinkage(problem),
     )
 
 
@@ -80,7 +83,8 @@ def plain_axes(problem: Problem) -> Basis:
     relative, alone = _measure(problem)
     root, ones = jax.lax.rsqrt(relative), jnp.ones_like(relative)
     bias = jnp.zeros_like(ones).at[-1].set(jnp.where(alone[-1], 0, 1))
-    return Basis(root, squares_of(problem) * root**2, jnp.where(alone, 0, ones), bias)
+    penalised = jnp.where(alone, 0, ones)
+    return Basis(root, squares_of(problem) * root**2, penalised, bias, _shrinkage(problem))
 
 
 def _measure(problem):
@@ -93,9 +97,20 @@ def _measure(problem):
     return jnp.where(bias, 1, relative), bias & (precision[-1] == 0)
 
 
+def _shrinkage(problem):
+    """That of the classes: exact if a precision is one of the feature times one of the class."""
+    weights = problem.precision[:, :-1]
+    of_feature = jnp.mean(weights, axis=0)
+    share = jnp.where(of_feature > 0, weights / jnp.where(of_feature > 0, of_feature, 1), 1)
+    of_class = jnp.mean(share, axis=1)
+    return jax.lax.rsqrt(jnp.maximum(of_class, FLAT * jnp.max(of_class)))
+
+
 def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
     """The Kronecker average of the Hessian where the classes curve like ``spread``; no pass."""
-    sigma, classes = jnp.linalg.eigh(spread / problem.total_weight)
+    measured = basis.shrinkage[:, None] * basis.shrinkage[None, :] * spread
+    sigma, vectors = jnp.linalg.eigh(measured / problem.total_weight)
+    classes = basis.shrinkage[:, None] * vectors
     precision = jnp.mean(problem.precision, axis=0)
     tau = jnp.max(precision[:-1], initial=0)
     # Never quite flat: where all rows are confident, and some are wrong, there is no curvature and much to gain.
