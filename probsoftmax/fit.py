@@ -17,7 +17,7 @@ from probsoftmax.data import Data
 from probsoftmax.linear import Params, init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
-from probsoftmax.prior import GaussianPrior
+from probsoftmax.prior import GaussianPrior, traceable
 from probsoftmax.solvers.implicit import tangent_in_blocks, tangent_of_optimum
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
@@ -91,8 +91,7 @@ def fit_mle(data: Data, *, solver: Solver | None = None, init: Params | None = N
     2.3475
     """
     dtype = compute_dtype(data.features.dtype)
-    zero = jnp.zeros((), dtype)
-    return _fit(data, GaussianPrior(zero, zero, zero), init, solver)
+    return _fit(data, traceable(GaussianPrior(0.0), dtype), init, solver)
 
 
 def fit_map(
@@ -122,9 +121,7 @@ def fit_map(
     2.481 True
     """
     dtype = compute_dtype(data.features.dtype)
-    # One dtype for 1, 1.0 and np.float32(1): one trace.
-    prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
-    return _fit(data, prior, init, solver)
+    return _fit(data, traceable(prior, dtype), init, solver)
 
 
 def _fit(data: Data, prior: GaussianPrior, init: Params | None, solver: Solver | None) -> Fit:

@@ -20,7 +20,7 @@ from probsoftmax.data import Data
 from probsoftmax.fit import Fit, report
 from probsoftmax.linear import init_params
 from probsoftmax.numerics import compute_dtype
-from probsoftmax.prior import GaussianPrior
+from probsoftmax.prior import GaussianPrior, traceable
 from probsoftmax.solvers.descent import descend
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
 from probsoftmax.solvers.only_if import only_if
@@ -79,8 +79,7 @@ def fit_path(
     dtype = compute_dtype(data.features.dtype)
     precisions = jnp.asarray(precisions, dtype)
     check_shape("precisions", precisions, (None,), "(one for each fit)")
-    prior = GaussianPrior() if prior is None else prior
-    prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
+    prior = traceable(GaussianPrior() if prior is None else prior, dtype)
     solver = LBFGS(tolerance=TOLERANCE, pairs=PAIRS) if solver is None else solver
     return _path(data, precisions, prior, in_dtype(solver, dtype))
 

@@ -7,11 +7,11 @@ penalty on other scales; the conversions at the end of this file are exact.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from probsoftmax.checks import check_broadcasts, check_floating, check_values
@@ -88,8 +88,31 @@ class Terms(NamedTuple):
     mean: Float[Array, "d k"]
 
 
+def traceable(prior: GaussianPrior, dtype: DTypeLike) -> GaussianPrior:
+    """The prior as a compiled program takes it: in one dtype, so that 1, 1.0 and np.float32(1) are one trace.
+
+    A bias precision that is the number 0, as by default, is an empty array of nothing then: ``None``. That it is 0 is
+    known while the program is traced, which is a tenth smaller for it, and sooner compiled.
+    """
+    precision, bias_precision, mean = prior
+    number = isinstance(bias_precision, int | float | np.generic | np.ndarray)
+    flat = has_flat_bias(prior) or (number and not np.any(bias_precision))
+    return GaussianPrior(
+        jnp.asarray(precision, dtype),
+        cast(ArrayLike, None) if flat else jnp.asarray(bias_precision, dtype),
+        jnp.asarray(mean, dtype),
+    )
+
+
+def has_flat_bias(prior: GaussianPrior) -> bool:
+    """Whether it is known, of a traceable prior, that none of the biases has one."""
+    return prior.bias_precision is None
+
+
 def expand(prior: GaussianPrior, params: Params) -> Terms:
     """The prior of every coefficient of ``params``, in their dtype."""
+    if has_flat_bias(prior):
+        prior = prior._replace(bias_precision=0.0)
     dtype = jnp.result_type(params.weights)
     shape, bias_shape = jnp.shape(params.weights), jnp.shape(params.bias)
     for name, value, target in (

@@ -23,7 +23,7 @@ from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
 from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.path import fit_path
-from probsoftmax.prior import GaussianPrior
+from probsoftmax.prior import GaussianPrior, has_flat_bias, traceable
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.row_blocks import sum_over_rows
 
@@ -105,8 +105,7 @@ def cross_validate(
         "precisions", precisions, lambda p: (p > 0) & np.isfinite(p), "a finite number > 0"
     )
     fold, count = _folds(data, folds, key)
-    prior = GaussianPrior() if prior is None else prior
-    prior = GaussianPrior(*(jnp.asarray(part, dtype) for part in prior))
+    prior = traceable(GaussianPrior() if prior is None else prior, dtype)
     given = _Given(jax.tree.map(jnp.asarray, data), precisions, prior, fold)
     # Each fold to its own end. All at once under vmap wait at every step for the slowest: a fifth longer on digits on a
     # CPU. Starting a fold from the path of all rows, moved by what the two differed so far, saves passes at strong
@@ -217,7 +216,9 @@ def _path_without(
 
     path = fit_path(rest, precisions, prior=prior, solver=how.solver)
     totals = sum_over_rows(totals_of, rest, row_block)
-    impossible = (totals == 0) & (prior.bias_precision == 0)
+    impossible = totals == 0
+    if not has_flat_bias(prior):
+        impossible &= prior.bias_precision == 0
     weight = jnp.sum(test.weights)
 
     # One precision after the other: the scores of all would be l times as large as those a fit needs.

@@ -77,8 +77,8 @@ class LBFGS(DescentSolver):
         k, m = problem.shape
         pairs, dtype, zero = self.pairs, scores.dtype, jnp.zeros((), jnp.int32)
         zeros, products = jnp.zeros((pairs, k * m), dtype), jnp.zeros((pairs, pairs), dtype)
-        none = jnp.zeros((k, m), dtype)
-        metric = Metric(jnp.zeros((k, k), dtype), none, none, none[:, 0])
+        basis = principal_axes(problem)
+        metric = jax.eval_shape(kronecker_metric, problem, jnp.zeros((k, k), dtype), basis)
         no = jnp.zeros((), bool)
         return Memory(
             zeros,
@@ -89,8 +89,8 @@ class LBFGS(DescentSolver):
             jnp.zeros(pairs, bool),
             zero,
             no,
-            principal_axes(problem),
-            metric,
+            basis,
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metric),
             zero,
         )
 

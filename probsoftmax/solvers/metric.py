@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.solvers.hessian import gram_of, squares_of
 from probsoftmax.solvers.problem import Problem
+from probsoftmax.solvers.semidefinite import factorise
 
 LARGEST_ROTATION = 2048
 """Features up to which the principal axes are worth their cubic cost."""
@@ -36,26 +37,29 @@ class Basis(NamedTuple):
     """a: the sum of squares of the features along each axis."""
     penalised: Float[Array, " m"]
     """1 for axes that the prior penalises, 0 for those on which it is flat."""
-    bias: Float[Array, " m"]
-    """u: a bias with a prior along each axis, of length 1; 0 for one without."""
+    bias: Float[Array, " m"] | None
+    """u: a bias with a prior along each axis, of length 1; 0 for one without, and ``None`` if that is known."""
     shrinkage: Float[Array, " k"]
     """:math:`c^{-1/2}`, for the precisions of the classes in units of their mean."""
 
 
 class Metric(NamedTuple):
-    r"""Q^-T (D_c + delta u u^T) Q^-1 in the eigenbasis U of the classes: a matrix that is easy to invert.
+    r"""The average in both eigenbases: :math:`D + (B - \tau) \otimes u u^\top`, a matrix that is easy to invert.
 
-    With :math:`D_c = \sigma_c a + \tau` and :math:`\delta = \tau_b - \tau`, by Sherman and Morrison's formula.
+    :math:`D_{cj} = \sigma_c a_j + \tau` is diagonal, and :math:`B = U^\top \mathrm{diag}(\tau_b) U`, the precisions of
+    the biases. With :math:`w_c = u / D_c` and :math:`s_c = u^\top w_c` its inverse (Woodbury's formula) is
+
+    .. math:: D^{-1} - w G w^\top, \qquad G = s^{-1} - s^{-1} (B + s^{-1} - \tau)^{-1} s^{-1} .
     """
 
     classes: Float[Array, "k k"]
     """U: eigenvectors of the mean of diag(p) - p p^T, measured by the prior like those of the features."""
     inverse: Float[Array, "k m"]
     """Of D."""
-    along_bias: Float[Array, "k m"]
-    """u / D."""
-    excess: Float[Array, " k"]
-    """delta / (1 + delta sum of u^2 / D)."""
+    bias: Float[Array, "k m"] | None
+    """w; 0 if no bias has a prior, ``None`` if that is known."""
+    correction: Float[Array, "k k"] | None
+    """G."""
 
 
 def principal_axes(problem: Problem) -> Basis:
@@ -73,7 +77,7 @@ def principal_axes(problem: Problem) -> Basis:
         root[:, None] * vectors,
         jnp.maximum(squares, 0),
         jnp.where(flat, 0, jnp.ones_like(root)),
-        jnp.where(alone[-1], 0, vectors[-1]),
+        None if problem.flat_bias else jnp.where(alone[-1], 0, vectors[-1]),
         _shrinkage(problem),
     )
 
@@ -82,8 +86,8 @@ def plain_axes(problem: Problem) -> Basis:
     """The features themselves for axes: as if they were orthogonal. Half a pass, and no products in the metric."""
     relative, alone = _measure(problem)
     root, ones = jax.lax.rsqrt(relative), jnp.ones_like(relative)
-    bias = jnp.zeros_like(ones).at[-1].set(jnp.where(alone[-1], 0, 1))
     penalised = jnp.where(alone, 0, ones)
+    bias = None if problem.flat_bias else penalised.at[:-1].set(0)
     return Basis(root, squares_of(problem) * root**2, penalised, bias, _shrinkage(problem))
 
 
@@ -100,7 +104,7 @@ def _measure(problem):
 def _shrinkage(problem):
     """That of the classes: exact if a precision is one of the feature times one of the class."""
     weights = problem.precision[:, :-1]
-    of_feature = jnp.mean(weights, axis=0)
+    of_feature = jnp.mean(weights, axis=0, keepdims=True)
     share = jnp.where(of_feature > 0, weights / jnp.where(of_feature > 0, of_feature, 1), 1)
     of_class = jnp.mean(share, axis=1)
     return jax.lax.rsqrt(jnp.maximum(of_class, FLAT * jnp.max(of_class)))
@@ -120,17 +124,35 @@ def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis
     floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
     # No curvature: a flat direction, along which the gradient is 0 too.
     inverse = jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0)
-    # 1 + delta sum of u^2 / D, without the difference that delta is.
-    whole = jnp.sum((likelihood + precision[-1]) * inverse * basis.bias**2, axis=1)
-    excess = jnp.where(whole > 0, (precision[-1] - tau) / jnp.where(whole > 0, whole, 1), 0)
-    return Metric(classes, inverse, inverse * basis.bias, excess)
+    if basis.bias is None:
+        return Metric(classes, inverse, None, None)
+    bias = inverse * basis.bias[None, :]
+    correction = _correction(problem.precision[:, -1], likelihood, classes, bias, basis)
+    return Metric(classes, inverse, bias, correction)
+
+
+def _correction(precision, likelihood, classes, bias, basis):
+    """G. As u has length 1, s^-1 - tau is a quotient of two sums of positive terms, and G no small difference."""
+    s = jnp.sum(bias * basis.bias[None, :], axis=1)
+    seen = s > 0
+    s = jnp.where(seen, s, 1)
+    softer = jnp.sum(bias * likelihood * basis.bias[None, :], axis=1) / s
+    of_biases = jnp.matmul(classes.T * precision[None, :], classes, precision=HIGHEST)
+    matrix = of_biases + jnp.diag(jnp.where(seen, softer, 1))
+    root, lower = factorise(matrix)
+    inverse = root[:, None] * jax.scipy.linalg.cho_solve((lower, True), jnp.diag(root))
+    both = seen[:, None] & seen[None, :]
+    return jnp.where(both, jnp.diag(1 / s) - inverse / (s[:, None] * s[None, :]), 0)
 
 
 def apply_inverse(metric: Metric, basis: Basis, v: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """U ((U^T v Q) / curvature) Q^T."""
+    """U (D^-1 R - w G w^T R) Q^T, for R = U^T v Q."""
     rotated = jnp.matmul(metric.classes.T, _along(v, basis.axes), precision=HIGHEST)
-    on_bias = metric.excess * jnp.sum(metric.along_bias * rotated, axis=1)
-    scaled = metric.inverse * rotated - on_bias[:, None] * metric.along_bias
+    scaled = metric.inverse * rotated
+    if metric.bias is not None and metric.correction is not None:
+        on_bias = jnp.sum(metric.bias * rotated, axis=1)
+        on_bias = jnp.matmul(metric.correction, on_bias, precision=HIGHEST)
+        scaled -= on_bias[:, None] * metric.bias
     return jnp.matmul(metric.classes, _along(scaled, basis.axes.T), precision=HIGHEST)
 
 

@@ -35,7 +35,7 @@ from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.likelihood import sum_of_blocks
 from probsoftmax.linear import Params
-from probsoftmax.prior import GaussianPrior, expand
+from probsoftmax.prior import GaussianPrior, expand, has_flat_bias
 from probsoftmax.solvers.standardise import blank, standardised
 
 T = TypeVar("T")
@@ -69,6 +69,8 @@ class Problem:
     """c; 0 where the bias has a prior."""
     mixed: bool = field(metadata={"static": True})
     """Whether the prior may be flat in some weights and not in others; a single precision never is."""
+    flat_bias: bool = field(metadata={"static": True})
+    """Whether it is known that no bias has a prior."""
     in_row_space: bool = field(default=False, metadata={"static": True})
     """Whether the features are coordinates in the span of the rows (``row_space.py``)."""
 
@@ -96,7 +98,7 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     weights = data.weights.astype(features.dtype)
     features, weights, counted = blank(features, weights)
     if standardise:
-        features, scale, offset = standardised(features, counted, terms)
+        features, scale, offset = standardised(features, counted, terms, has_flat_bias(prior))
     else:
         scale, offset = (
             jnp.ones(features.shape[1], features.dtype),
@@ -123,6 +125,7 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
         scale,
         offset,
         mixed,
+        has_flat_bias(prior),
     )
 
 

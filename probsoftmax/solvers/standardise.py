@@ -47,17 +47,18 @@ def _over_lanes(features, values):
 
 
 def standardised(
-    features: Float[Array, "n d"], weights: Float[Array, " n"], terms: Terms
+    features: Float[Array, "n d"], weights: Float[Array, " n"], terms: Terms, flat_bias: bool
 ) -> tuple[Float[Array, "n d"], Float[Array, " d"], Float[Array, " d"]]:
-    """a x - c, and a and c."""
+    """a x - c, and a and c; c is 0 where the bias has a prior (``flat_bias`` if it is known to have none)."""
     present = (weights > 0)[:, None]
     first = _power_of_two(jnp.max(jnp.abs(features), axis=0, initial=0))
     features = features * first[None, :]
     # Other numbers would serve as well: no derivative goes through the choice of them, here and in the scales.
     mean = jnp.matmul(weights / jnp.sum(weights), features, precision=HIGHEST)
     mean = jax.lax.stop_gradient(mean)
-    penalised = jnp.any(terms.bias_precision != 0).astype(features.dtype)
-    mean = jnp.where(_over_lanes(features, penalised) > 0, 0, mean)
+    if not flat_bias:
+        penalised = jnp.any(terms.bias_precision != 0).astype(features.dtype)
+        mean = jnp.where(_over_lanes(features, penalised) > 0, 0, mean)
     features = jnp.where(present, features - mean[None, :], 0)
     # A large offset leaves small differences: scale again, but never beyond where the prior alone has curvature 1,
     # so that neither the curvature of the data nor that of the prior can overflow.
