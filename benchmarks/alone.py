@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from benchmarks.workers import hold_to_cores, run_here
+
 PROCESS = Path("/proc/self")
 
 
@@ -43,13 +45,13 @@ def run_alone(question: str, name: str, contender: str, way: str, tolerance: flo
 
 def main(question: str, name: str, contender: str, way: str, tolerance: str) -> None:
     """What the process does."""
-    racing = import_module("benchmarks.racing")
+    hold_to_cores(way)
     with jax.enable_x64(True):
         race = import_module(f"benchmarks.{question}").race(name)
         chosen = race.contender(contender)
 
         def once() -> tuple[float, Any]:
-            return racing.run(chosen, float(tolerance), way)
+            return run_here(chosen, float(tolerance), way, float("inf"))
 
         first: list[float] = []
         memory = added_memory(lambda: first.append(once()[0]))

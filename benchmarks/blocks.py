@@ -20,9 +20,9 @@ import numpy as np
 
 import probsoftmax as ps
 from benchmarks.alone import added_memory
-from benchmarks.racing import timed
 from benchmarks.samples import embeddings
 from benchmarks.tables import Table, number
+from benchmarks.workers import timed
 
 N, D, K = 200_000, 64, 100
 ACCURACY = 1e-6

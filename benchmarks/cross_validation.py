@@ -17,6 +17,7 @@ from benchmarks import truth
 from benchmarks.peers import MAX_STEPS
 from benchmarks.racing import Contender, Race
 from benchmarks.samples import MAKERS
+from benchmarks.workers import CORES
 
 FOLDS = 5
 CS = np.logspace(-4, 4, 20)
@@ -50,7 +51,7 @@ def race(name: str) -> Race:
 
     return Race(
         f"{name}: {n} x {d} x {k}, {x.dtype}",
-        (Contender("cross_validate", ours, compiles=True),),
+        (Contender("cross_validate", ours, CORES, compiles=True),),
         tuple(peer(solver) for solver in SOLVERS),
         truth.of_folds(data, kept, taus, ACCURACY),
         RACES[name],

@@ -13,7 +13,8 @@ import numpy as np
 import probsoftmax as ps
 from benchmarks import samples, truth
 from benchmarks.peers import SOLVERS, has_nemos, nemos_fit, optax_fits, sklearn_fits
-from benchmarks.racing import THREADS, Contender, Race
+from benchmarks.racing import Contender, Race
+from benchmarks.workers import CORES, THREADS
 from probsoftmax.fit import choose_solver
 
 TARGETS = {"digits": 2, "S": 2, "M": 3}
@@ -40,7 +41,7 @@ def race(name: str) -> Race:
             found = ps.fit_map(data, prior, solver=replace(solver, tolerance=tolerance))
             return truth.of_ours(jax.tree.map(lambda leaf: leaf[None], found), n)
 
-        return Contender(f"fit_map, {name}", fit, compiles=True)
+        return Contender(f"fit_map, {name}", fit, CORES, compiles=True)
 
     def peer(solver: str) -> Contender:
         return Contender(
@@ -52,7 +53,9 @@ def race(name: str) -> Race:
     def with_optax(tolerance: float) -> truth.Fits:
         return jax.block_until_ready(optax_fits(data, jnp.array([tau]), tolerance, warm=False))
 
-    nemos = Contender("NeMoS", lambda tolerance: nemos_fit(x, y, tau, tolerance), compiles=True)
+    nemos = Contender(
+        "NeMoS", lambda tolerance: nemos_fit(x, y, tau, tolerance), CORES, compiles=True
+    )
     chosen = choose_solver(d, k)
     other = ps.NewtonCG() if isinstance(chosen, ps.LBFGS) else ps.LBFGS()
     return Race(
@@ -60,7 +63,7 @@ def race(name: str) -> Race:
         tuple(ours(each, type(each).__name__) for each in (chosen, other)),
         (
             *(peer(solver) for solver in SOLVERS),
-            Contender("optax.lbfgs", with_optax, compiles=True),
+            Contender("optax.lbfgs", with_optax, CORES, compiles=True),
             *([nemos] if has_nemos() else []),
         ),
         truth.of_sweep(x, y, np.array([tau]), accuracy),

@@ -19,6 +19,7 @@ from benchmarks import truth
 from benchmarks.peers import SOLVERS, Lane, optax_fit, sklearn_fits
 from benchmarks.racing import Contender, Race
 from benchmarks.samples import few_shot, wine
+from benchmarks.workers import CORES
 from probsoftmax.fit import choose_solver
 
 ACCURACY = 1e-6
@@ -87,12 +88,13 @@ def race(name: str) -> Race:
             Contender(
                 f"fit_map, vmapped, {type(chosen).__name__}",
                 lambda tolerance: truth.of_ours(mapped(data, jnp.asarray(tolerance)), n),
+                CORES,
                 compiles=True,
             ),
         ),
         (
             *(peer(solver, warm) for warm in (True, False) for solver in SOLVERS),
-            Contender("optax.lbfgs, vmapped", with_optax, compiles=True),
+            Contender("optax.lbfgs, vmapped", with_optax, CORES, compiles=True),
         ),
         truth.of_many(data, axes, PRIOR, ACCURACY),
         TARGET,

@@ -3,33 +3,23 @@
 A solver of another package stops by a tolerance of its own, which says little about how far its worst fit is from the
 optimum. So the loosest of its tolerances with which that is as near as asked is looked for by bisection, every setting
 being run and measured once; a run that takes longer than the best that is known is abandoned, whatever it might have
-found. The fastest two, in each of the ways in which they may use two cores, then run in turns with ours, and the
-shortest time of each counts: what else the machine does can only lengthen it.
+found. The fastest two then run in turns with ours, each in a process of its own and in each of the ways in which it may
+use two cores, and the shortest time counts: what else the machine does can only lengthen it.
 """
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from joblib import parallel_config
-from threadpoolctl import threadpool_limits
 
 from benchmarks.alone import Alone, run_alone
 from benchmarks.tables import Table, number
 from benchmarks.truth import Fits, Truth
+from benchmarks.workers import ALL_CORES, Workers, run_here
 
 TOLERANCES = 10.0 ** -np.arange(1, 11.5, 0.5)
-WAYS = {
-    "1 thread": lambda: threadpool_limits(1),
-    "2 threads": lambda: threadpool_limits(2),
-    "2 processes": lambda: parallel_config(n_jobs=2),
-}
-"""How scikit-learn may use two cores. XLA takes both by itself."""
-THREADS = ("1 thread", "2 threads")
 FINALISTS = 2
 PATIENCE = 1.25
 """A run that takes so many times as long as the best that is known is abandoned."""
@@ -42,7 +32,8 @@ class Contender(NamedTuple):
 
     name: str
     run: Callable[[float], Fits]
-    ways: tuple[str, ...] = ("2 threads",)
+    ways: tuple[str, ...] = (ALL_CORES,)
+    """How it may use the cores; its settings are looked for in the first."""
     compiles: bool = False
     """Whether the first run is not like the others."""
 
@@ -79,72 +70,67 @@ class Entry(NamedTuple):
     fits: Fits
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the function returns."""
-    start = perf_counter()
-    result = function()
-    return perf_counter() - start, result
-
-
-def run(contender: Contender, tolerance: float, way: str) -> tuple[float, Fits]:
-    """Seconds of one run, and what it finds.
-
-    To say how many threads there are takes up to 10 ms (every loaded library is asked), which are nobody's.
-    """
-    with WAYS[way]():
-        return timed(lambda: contender.run(tolerance))
+Run = Callable[[Contender, float, str, float], tuple[float, Fits]]
+"""Seconds and fits of a contender with a tolerance, in a way, in so many seconds or ``TimeoutError``."""
 
 
 def table_of(question: str, name: str, race: Race) -> Table:
     """Look for settings, race them, and run ours and the best of the others once more, each in a fresh process."""
+    with Workers(question, name) as workers:
+        ours, peers, found = _raced(race, workers.run)
+    rows = [_row(each, ours[0], _alone(question, name, each)) for each in ours[:1]]
+    rows += [_row(each, ours[0], None) for each in ours[1:]]
+    rows += [_row(each, ours[0], _alone(question, name, each)) for each in peers[:1]]
+    rows += [_row(each, ours[0], None) for each in peers[1:]]
+    rows += [_row(each, ours[0], None) for each in found[FINALISTS:]]
+    header = ["", "passes", "seconds", "ratio", "first call, s", "gap", "excess", "memory, MiB"]
+    return Table(race.title, header, rows, _summary(race, ours, peers[:1], found))
+
+
+def _raced(race: Race, run: Run) -> tuple[list[Entry], list[Entry], list[Entry]]:
+    """Ours, that of the default and its fastest way first; the best peers, the fastest first; all that qualified."""
     accuracy = race.truth.accuracy
-    ours = [_measured(each, accuracy, each.ways[0], race.truth) for each in race.ours]
-    found = qualified(race)
+    found = qualified(race, run)
     finalists = [
         # What the search has measured was on the first of the ways.
         entry._replace(way=way, seconds=entry.seconds if i == 0 else np.inf)
         for entry in found[:FINALISTS]
         for i, way in enumerate(entry.contender.ways)
     ]
-    _say(
-        f"{race.rounds} rounds of {', '.join(entry.contender.name for entry in found[:FINALISTS])}"
-    )
-    ours, finalists = in_turns(ours, finalists, race.rounds)
-    best = finalists[:1]
-    rows = [_row(each, ours[0], _alone(question, name, each)) for each in ours[:1]]
-    rows += [_row(each, ours[0], None) for each in ours[1:]]
-    rows += [_row(each, ours[0], _alone(question, name, each)) for each in best]
-    rows += [_row(each, ours[0], None) for each in finalists[1:]]
-    rows += [_row(each, ours[0], None) for each in found[FINALISTS:]]
-    header = ["", "passes", "seconds", "ratio", "first call, s", "gap", "excess", "memory, MiB"]
-    return Table(race.title, header, rows, _summary(race, ours, best, found))
+    ours = [
+        _measured(each, accuracy, way, race.truth, run) for each in race.ours for way in each.ways
+    ]
+    names = ", ".join(entry.contender.name for entry in found[:FINALISTS])
+    _say(f"{race.rounds} rounds of {names}")
+    ours, finalists = in_turns(ours, finalists, race.rounds, run)
+    default = race.ours[0].name
+    ours.sort(key=lambda entry: (entry.contender.name != default, entry.seconds))
+    return ours, finalists, found
 
 
-def qualified(race: Race) -> list[Entry]:
+def qualified(race: Race, run: Run = run_here) -> list[Entry]:
     """The peers at their loosest tolerances that are accurate enough, the fastest first."""
     found, limit = [], race.longest
     for peer in race.peers:
         _say(f"looking for the tolerance of {peer.name}")
-        entry = loosest(peer, race, limit)
+        entry = loosest(peer, race, limit, run)
         if entry is not None:
             found.append(entry)
             limit = min(limit, _patience(entry))
     return sorted(found, key=lambda entry: entry.seconds)
 
 
-def loosest(contender: Contender, race: Race, limit: float) -> Entry | None:
+def loosest(contender: Contender, race: Race, limit: float, run: Run = run_here) -> Entry | None:
     """The loosest of the tolerances with which the worst fit is as accurate as asked; None if all take too long.
 
     A bisection that starts at a guess, and looks close to it first.
     """
     way = contender.ways[0]
-    if contender.compiles:
-        run(contender, TOLERANCES[0], way)
     found, low, high, step = None, 0, len(TOLERANCES), 1
     place = int(np.searchsorted(-TOLERANCES, -race.guess * 1.001))
     while low < high:
         try:
-            entry = _measured(contender, TOLERANCES[place], way, race.truth, limit)
+            entry = _measured(contender, TOLERANCES[place], way, race.truth, run, limit)
         except TimeoutError:
             entry = None
         if entry is not None and entry.excess > race.truth.accuracy:
@@ -159,28 +145,26 @@ def loosest(contender: Contender, race: Race, limit: float) -> Entry | None:
     return found
 
 
-def in_turns(ours: list[Entry], peers: list[Entry], rounds: int) -> tuple[list[Entry], list[Entry]]:
+def in_turns(
+    ours: list[Entry], peers: list[Entry], rounds: int, run: Run
+) -> tuple[list[Entry], list[Entry]]:
     """The entries with the shortest of their times so far and in so many rounds of this, that, this, that.
 
     A peer that takes longer than the best of them has its run abandoned; one that never ended is left out.
     """
-    for entry in peers:
-        if np.isinf(entry.seconds):
-            run(entry.contender, TOLERANCES[0], entry.way)  # other processes take seconds to start
     for _ in range(rounds):
-        ours = [_again(entry, np.inf) for entry in ours]
+        ours = [_again(entry, np.inf, run) for entry in ours]
         for i, entry in enumerate(peers):
-            peers[i] = _again(entry, min(map(_patience, peers)))
+            peers[i] = _again(entry, min(map(_patience, peers)), run)
     return ours, sorted((e for e in peers if e.seconds < np.inf), key=lambda e: e.seconds)
 
 
-def _again(entry: Entry, limit: float) -> Entry:
+def _again(entry: Entry, limit: float, run: Run) -> Entry:
     """Run once more, and if it is quick more often."""
     times, start = [entry.seconds], perf_counter()
     while perf_counter() - start < TURN:
         try:
-            with at_most(limit):
-                times.append(run(entry.contender, entry.tolerance, entry.way)[0])
+            times.append(run(entry.contender, entry.tolerance, entry.way, limit)[0])
         except TimeoutError:
             break
     return entry._replace(seconds=min(times))
@@ -191,10 +175,14 @@ def _patience(entry: Entry) -> float:
 
 
 def _measured(
-    contender: Contender, tolerance: float, way: str, truth: Truth, limit: float = np.inf
+    contender: Contender,
+    tolerance: float,
+    way: str,
+    truth: Truth,
+    run: Run,
+    limit: float = np.inf,
 ) -> Entry:
-    with at_most(limit):
-        seconds, fits = run(contender, tolerance, way)
+    seconds, fits = run(contender, tolerance, way, limit)
     return Entry(contender, float(tolerance), way, seconds, truth.excess(fits), fits)
 
 
@@ -237,22 +225,6 @@ def _summary(race: Race, ours: list[Entry], best: list[Entry], found: list[Entry
 def _called(entry: Entry) -> str:
     way = f", {entry.way}" if len(entry.contender.ways) > 1 else ""
     return f"{entry.contender.name}, {entry.tolerance:.1g}{way}"
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """``TimeoutError`` after so many seconds, as soon as Python has its turn again."""
-
-    def give_up(*_: Any) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds if seconds < np.inf else 0)  # 0: never
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _say(what: str) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import probsoftmax as ps
 from benchmarks import truth
 from benchmarks.peers import Lane, optax_fits, sklearn_fits
-from benchmarks.racing import THREADS, Contender, Race
+from benchmarks.racing import Contender, Race
 from benchmarks.samples import MAKERS
+from benchmarks.workers import CORES, THREADS
 
 CS = 10 ** np.linspace(-6, 5, 45)
 ACCURACY = 1e-6
@@ -57,10 +58,10 @@ def race(name: str) -> Race:
 
     return Race(
         f"{name}: {n} x {d} x {k}, {np.dtype(dtype)}",
-        (Contender("fit_path", ours, compiles=True),),
+        (Contender("fit_path", ours, CORES, compiles=True),),
         (
             *(peer(solver, warm) for warm in (True, False) for solver in SOLVERS),
-            Contender("optax.lbfgs, warm", with_optax, compiles=True),
+            Contender("optax.lbfgs, warm", with_optax, CORES, compiles=True),
         ),
         truth.of_sweep(x, y, 1 / CS, ACCURACY),
         target,

@@ -6,9 +6,10 @@ Contenders without any work to do: what a benchmark measures is not tested.
 import numpy as np
 import pytest
 
-from benchmarks.racing import TOLERANCES, Contender, Race, at_most, loosest, qualified
+from benchmarks.racing import TOLERANCES, Contender, Race, loosest, qualified
 from benchmarks.tables import Table
 from benchmarks.truth import Fits, Truth
+from benchmarks.workers import at_most
 
 ACCURACY = 1e-6
 
