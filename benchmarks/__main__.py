@@ -49,9 +49,9 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 LEGEND = """\
 Written by `python -m benchmarks --write`, never by hand.
 
-Seconds are the shortest of runs in turns, compiled, each contender in a process of its own, on all cores or held to one;
-the ratio is over the first line, ours in the faster of the two. A number behind a name is the tolerance, the loosest
-with which the worst fit is as accurate as asked. A pass is one product with X and one with its
+Seconds are the shortest of runs in turns, compiled, each contender in a process of its own, which may use all cores or
+is held to one; the ratio is over the first line, ours in the faster of the two. A number behind a name is the
+tolerance, the loosest with which the worst fit is as accurate as asked. A pass is one product with X and one with its
 transpose. The gap is the worst that a fit certifies itself, the excess the worst that is true: the objective above a
 certified optimum in float64; both in nats a row. (`cross_validate` returns no coefficients: there it is the gap.) The
 first call is that of a fresh process without a cache of compiled programs. Memory is what a run adds to the process at

@@ -22,7 +22,7 @@ from probsoftmax.linear import init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.prior import GaussianPrior, traceable
 from probsoftmax.solvers.descent import descend
-from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
+from probsoftmax.solvers.lbfgs import LBFGS, Memory, stiffness_of, under_another_prior
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import (
     make_problem,
@@ -148,9 +148,8 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     )
     strongest = precisions[order[0]]
     memory = solver.start(problem, scores)
-    # The precision at which a prior is as stiff as the data along their largest axis, while all classes are equal.
-    largest = jnp.max(problem.precision[:, :-1])
-    stiffness = jnp.max(memory.basis.squares) / (data.num_classes * largest)
+    # The precision at which a prior is as stiff as the data.
+    stiffness = stiffness_of(memory)
     halves = zero + solver.start_halves + (0 if problem.in_blocks else 1)
     one = jnp.ones((), theta.dtype)
     carry = _Carry(history, memory, strongest, zero, halves, one, jnp.ones((), bool))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST
+from probsoftmax.solvers.continuation import descend_in_stages
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
 from probsoftmax.solvers.metric import (
     Basis,
@@ -26,6 +27,7 @@ from probsoftmax.solvers.metric import (
 )
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import Problem, across_flat
+from probsoftmax.solvers.solver import Solution
 
 FAR = 4.0
 """Most by which the last pair may scale the metric, either way: it is one direction of many."""
@@ -94,6 +96,12 @@ class LBFGS(DescentSolver):
             zero,
         )
 
+    def solve(self, problem: Problem, theta: Float[Array, "k m"]) -> Solution:
+        """By way of a stronger prior, if the problem's own is weak."""
+        if problem.in_blocks:
+            return super().solve(problem, theta)
+        return descend_in_stages(self, problem, theta, stiffness_of, under_another_prior)
+
     def direction(self, problem: Problem, point: Point, memory: Memory) -> Direction:
         """Minus the recursion's inverse Hessian times the gradient."""
         # Before the first step, and after 1, 2, 4, 8, ...: the fit moves less and less.
@@ -150,6 +158,13 @@ class LBFGS(DescentSolver):
             memory.metric,
             memory.iteration,
         )
+
+
+def stiffness_of(memory: Memory) -> Float[Array, ""]:
+    """Of the data along their largest axis while all classes are equal, in units of the precision; 0 if that is 0."""
+    k, precision = memory.basis.shrinkage.size, jnp.max(memory.penalty)
+    ratio = jnp.max(memory.basis.squares) / (k * jnp.where(precision > 0, precision, 1))
+    return jnp.where(precision > 0, ratio, 0)
 
 
 def under_another_prior(memory: Memory, stiffer: Float[Array, ""]) -> Memory:
