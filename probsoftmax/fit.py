@@ -143,7 +143,9 @@ def _compiled(data: Data, prior: GaussianPrior, init: Params, solver: Solver) ->
 @jax.custom_jvp
 def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> Fit:
     problem = make_problem(data, prior, init, standardise=solver.standardise)
-    small, space = in_row_space(problem) if solver.standardise else (problem, None)
+    small, space = problem, None
+    if solver.standardise:
+        small, space = in_row_space(problem, solver.allowed(problem))
     rows = in_row_blocks(small, solver.row_block)
     solution = solver.solve(rows, into(space, to_theta(problem, init)))
     return report(problem, out_of(space, solution))

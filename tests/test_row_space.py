@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import probsoftmax as ps
+from probsoftmax.solvers.orthonormal import along, combined, orthonormal
 from probsoftmax.solvers.problem import make_problem
-from probsoftmax.solvers.row_space import has_row_space, in_row_space, into, orthonormal, out_of
+from probsoftmax.solvers.row_space import has_row_space, in_row_space, into, out_of
 from probsoftmax.solvers.solver import Solution
 
 N, D, K = 6, 9, 3
@@ -42,28 +43,45 @@ def test_the_optimum_is_that_of_all_features(data, prior):
     assert np.all(np.abs(gradient.weights) < 1e-12 * (1 + scale) * N)
 
 
-@pytest.mark.parametrize("rows", ["any", "centred", "equal", "empty", "of any size"])
+@pytest.mark.parametrize("rows", ["any", "centred", "equal", "alike", "empty", "of any size"])
 def test_the_axes_are_orthonormal_and_hold_the_rows(rows, dtype):
     """Whatever way they are found in: but for axes that no row needs, which may be 0."""
-    x = np.random.default_rng(4).normal(size=(3 * N, 2 * N))
-    x[:, 1] = {"equal": x[:, 0], "empty": 0 * x[:, 0]}.get(rows, x[:, 1])
+    x, eps = np.random.default_rng(4).normal(size=(3 * N, 2 * N)), float(jnp.finfo(dtype).eps)
+    alike = x[:, 0] + 10 * eps**0.25 * x[:, 1]
+    x[:, 1] = {"equal": x[:, 0], "alike": alike, "empty": 0 * x[:, 0]}.get(rows, x[:, 1])
     x *= np.where(rows == "of any size", 1e-3 ** np.arange(3 * N), 1)[:, None]
     x -= np.where(rows == "centred", x.mean(axis=1), 0)[:, None]
     x = x.astype(dtype)
-    axes, inside = jax.jit(orthonormal)(x, rows == "centred")
-    eps = jnp.finfo(dtype).eps
-    np.testing.assert_allclose(axes @ inside, x, atol=32 * N * eps * np.abs(x).max())
-    squares = np.linalg.eigvalsh(np.asarray(axes, float).T @ axes)
+    axes = jax.jit(orthonormal)(x, rows == "centred", 0)
+    q = np.asarray(along(axes, np.eye(3 * N, dtype=dtype)))
+    np.testing.assert_allclose(q @ axes.inside, x, atol=32 * N * eps * np.abs(x).max())
+    squares = np.linalg.eigvalsh(q.astype(float).T @ q)
     unit = squares > 0.5
     np.testing.assert_allclose(squares, unit, atol=32 * N * eps)
     assert unit.sum() >= 2 * N - 1
+
+
+@pytest.mark.parametrize("condition", [1, 10, 100, 1000])
+def test_the_axes_are_as_nearly_orthonormal_as_asked(condition, dtype):
+    """Of rows whose spectrum is known, and to a rounding at best."""
+    rng, eps = np.random.default_rng(5), float(jnp.finfo(dtype).eps)
+    left, right = (np.linalg.qr(rng.normal(size=(size, 2 * N)))[0] for size in (40 * N, 2 * N))
+    x = ((left * np.geomspace(1, 1 / condition, 2 * N)) @ right.T).astype(dtype)
+    eye, find = np.eye(2 * N, dtype=dtype), jax.jit(orthonormal)
+    for enough in (0, 100 * eps, 1e4 * eps, np.inf):
+        axes = find(x, False, enough)
+        q = np.asarray(combined(axes, eye), float).T
+        error = np.linalg.norm(q.T @ q - eye, 2)
+        # Beyond half the digits the axes are never off, whatever is asked.
+        assert error <= min(max(enough, 8 * N * eps), eps**0.5)
+        np.testing.assert_allclose(q @ axes.inside, x, atol=(error + 8 * N * eps) * np.abs(x).max())
 
 
 def test_the_coordinates_lose_nothing(data, prior):
     """Scores, penalty and gradient of a point are those of its image, apart from what the rows do not see."""
     problem = make_problem(data, prior, ps.init_params(D, K), standardise=True)
     assert has_row_space(problem)
-    small, space = in_row_space(problem)
+    small, space = in_row_space(problem, jnp.asarray(1e-19))
     assert small.features.shape == (N + 1, N)
     anywhere = jnp.asarray(np.random.default_rng(2).normal(size=(K, D + 1)))
     inside = into(space, anywhere)
@@ -126,3 +144,21 @@ def test_a_path_through_the_space_of_the_rows_is_certified_in_all_features(data,
         np.testing.assert_allclose(found, path.objective[i], rtol=1e-12)
         assert found - best <= path.gap[i] + 1e-12
         assert path.status[i] == ps.Status.CONVERGED
+
+
+@pytest.mark.parametrize("precision", [10.0, 0.1])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-9, None])
+def test_a_fit_on_axes_as_good_as_it_needs_is_certified_in_all_features(precision, tolerance):
+    """Rows of condition 1000: their axes are found once if the tolerance is loose, and twice if not."""
+    rng = np.random.default_rng(6)
+    left, right = (np.linalg.qr(rng.normal(size=(size, 12)))[0] for size in (40, 12))
+    x = right @ (left * np.geomspace(100, 0.1, 12)).T
+    data, prior = ps.make_data(x, np.arange(12) % 3), ps.GaussianPrior(precision)
+    fit = ps.fit_map(data, prior, solver=ps.NewtonCG(tolerance=tolerance))
+    best = ps.fit_map(data, prior._replace(precision=np.full((40, 1), precision)))
+    assert (fit.status, best.status) == (ps.Status.CONVERGED, ps.Status.CONVERGED)
+    found = ps.map_objective(fit.params, data, prior)
+    # Two objectives are told apart to a few roundings.
+    rounding = 64 * np.finfo(float).eps * best.objective
+    np.testing.assert_allclose(found, fit.objective, rtol=0, atol=0.1 * fit.gap + rounding)
+    assert found - best.objective <= 1.05 * fit.gap + rounding
