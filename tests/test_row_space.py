@@ -158,7 +158,7 @@ def test_a_fit_on_axes_as_good_as_it_needs_is_certified_in_all_features(precisio
     best = ps.fit_map(data, prior._replace(precision=np.full((40, 1), precision)))
     assert (fit.status, best.status) == (ps.Status.CONVERGED, ps.Status.CONVERGED)
     found = ps.map_objective(fit.params, data, prior)
-    # Two objectives are told apart to a few roundings.
+    # Two objectives are told apart to a few roundings. (Along axes that no row needs a fit may pay for nothing.)
     rounding = 64 * np.finfo(float).eps * best.objective
-    np.testing.assert_allclose(found, fit.objective, rtol=0, atol=0.1 * fit.gap + rounding)
-    assert found - best.objective <= 1.05 * fit.gap + rounding
+    assert found <= fit.objective + 1e-3 * fit.gap + rounding
+    assert found - best.objective <= fit.gap + rounding

@@ -23,8 +23,8 @@ from probsoftmax.solvers.solver import Solution
 
 MOST_ROWS = 1024
 """Beyond, the factorisation takes as long as the fit."""
-SHARE = 0.01
-"""Of the square root of what a fit may be off, the part that the axes may cost."""
+SHARE = 1e-5
+"""Of the square root of what a fit may be off, the part that the axes may cost; the gap holds it."""
 
 
 class RowSpace(NamedTuple):
@@ -38,6 +38,8 @@ class RowSpace(NamedTuple):
     """M."""
     inside: Float[Array, "k r"]
     """M Q, the part of it that the rows span."""
+    slack: Float[Array, ""]
+    """The square root of the nats by which the axes may mislead a gap."""
 
 
 def has_row_space(problem: Problem) -> bool:
@@ -79,7 +81,7 @@ def in_row_space(
         extent=jnp.max(jnp.abs(axes.inside), axis=1),
         in_row_space=True,
     )
-    return small, RowSpace(axes, relative, mean, inside)
+    return small, RowSpace(axes, relative, mean, inside, SHARE * jnp.sqrt(allowed))
 
 
 def _enough(problem, rows, tau, allowed):
@@ -113,6 +115,7 @@ def out_of(space: RowSpace | None, solution: Solution) -> Solution:
     step, slope = jnp.split(combined(space.axes, moved), 2)
     weights = space.mean + step
     return solution._replace(
+        gap=(jnp.sqrt(solution.gap) + space.slack) ** 2,
         theta=jnp.concatenate([weights / space.relative[None, :], theta[:, -1:]], axis=1),
         gradient=jnp.concatenate([slope * space.relative[None, :], gradient[:, -1:]], axis=1),
     )
