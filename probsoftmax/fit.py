@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
@@ -18,6 +17,7 @@ from probsoftmax.linear import Params, init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior, traceable
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.solvers.implicit import tangent_in_blocks, tangent_of_optimum
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
@@ -21,6 +20,7 @@ from probsoftmax.fit import Fit, report
 from probsoftmax.linear import init_params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.prior import GaussianPrior, traceable
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.descent import descend
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, under_another_prior
 from probsoftmax.solvers.only_if import only_if

@@ -12,10 +12,10 @@ from typing import NamedTuple, cast
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
 
 from probsoftmax.checks import check_broadcasts, check_floating, check_values
 from probsoftmax.linear import Params
+from probsoftmax.shapes import Array, Float
 
 
 class GaussianPrior(NamedTuple):

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_integer, check_shape, check_values
 from probsoftmax.cores import map_on_cores, small_on_one_cpu
@@ -24,6 +23,7 @@ from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.path import fit_path
 from probsoftmax.prior import GaussianPrior, has_flat_bias, traceable
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.row_blocks import sum_over_rows
 

@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import (
     Problem,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+
+from probsoftmax.shapes import Array, Bool, Float, Int
 
 Operator = Callable[[Float[Array, "k m"]], Float[Array, "k m"]]
 

@@ -8,8 +8,8 @@ an approximate metric is neither a bound nor an estimate.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.hessian import diagonal_at, halves_of_hessian, hessian_at
 from probsoftmax.solvers.only_if import only_if

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.point import Point
 from probsoftmax.solvers.problem import Problem, penalty_of
 from probsoftmax.solvers.rows import Rows, evaluate, sum_of_classes

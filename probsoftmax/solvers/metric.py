@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
+from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.hessian import gram_of, squares_of
 from probsoftmax.solvers.problem import Problem
 from probsoftmax.solvers.semidefinite import factorise

@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.certificate import unchecked_gap
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point

@@ -29,13 +29,13 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.likelihood import sum_of_blocks
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior, expand, has_flat_bias
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.standardise import blank, standardised
 
 T = TypeVar("T")
