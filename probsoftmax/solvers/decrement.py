@@ -38,6 +38,8 @@ def judge(
     The decrement is asked for only where it is ``worth`` the passes.
     """
     by_gap = Verdict(gap <= allowed, jnp.zeros((), jnp.int32))
+    if problem.proper:
+        return by_gap
 
     def by_decrement(point: tuple[Float[Array, "k n"], Float[Array, "k m"]]) -> Verdict:
         decrement, halves = newton_decrement(problem, *point)

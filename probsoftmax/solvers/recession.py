@@ -23,6 +23,8 @@ def separates(
     An iterate is a direction too, from the origin: one that classifies every row with a positive margin is the proof
     of a complete separation.
     """
+    if problem.proper:
+        return jnp.zeros((), bool)
 
     def look(along: tuple[Float[Array, "k m"], Float[Array, "k n"]]) -> Bool[Array, ""]:
         growth, spread = _growth(problem, _flat_part(problem, *along))
