@@ -15,9 +15,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.calibration import Binning, equal_width_bins, weighted_rows
+from probsoftmax.shapes import Array, Float, Int
 
 
 class BrierDecomposition(NamedTuple):

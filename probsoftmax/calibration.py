@@ -19,9 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_floating, check_integer, check_shape
+from probsoftmax.shapes import Array, Float, Int
 
 
 class ReliabilityCurve(NamedTuple):

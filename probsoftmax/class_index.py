@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_integer, check_shape
 from probsoftmax.numerics import as_real, check_classes
+from probsoftmax.shapes import Array, Bool, Float, Int
 
 
 def prepare(

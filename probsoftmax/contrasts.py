@@ -15,7 +15,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from probsoftmax.checks import refuse_first
 from probsoftmax.curvature import hessian_of_scores
@@ -24,6 +23,7 @@ from probsoftmax.directions import Basis, orthonormal
 from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
 from probsoftmax.linear import Params, logits
 from probsoftmax.prior import GaussianPrior, expand
+from probsoftmax.shapes import Array, Float
 
 MOVE = 1e-3
 """The longest move to the optimum, in standard errors, that is still called an optimum."""

@@ -13,7 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.stages import Wrapped
-from jaxtyping import PyTree
+
+from probsoftmax.shapes import PyTree
 
 SMALL = 1 << 26
 """Bytes of the arguments up to which it is worth it. What is larger keeps all cores busy by itself, and would take the

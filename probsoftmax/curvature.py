@@ -17,7 +17,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
@@ -31,6 +30,7 @@ from probsoftmax.linear import HIGHEST as HIGHEST
 from probsoftmax.linear import Params, logits, pull
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.prior import GaussianPrior, expand
+from probsoftmax.shapes import Array, Float
 
 BLOCK = 1 << 19
 """Numbers that are held for a Hessian besides itself, unless 128 rows need more."""

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import host_array, refuse_first
 from probsoftmax.features import check_table, is_real, numbers_of_objects, read_table
 from probsoftmax.labels import encode
+from probsoftmax.shapes import Array, Float, Int
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,8 @@ neither units nor collinear columns are seen here, and two directions that diffe
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+
+from probsoftmax.shapes import Bool, Float, Int
 
 
 class Basis(NamedTuple):

@@ -18,7 +18,8 @@ import operator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from probsoftmax.shapes import Array, Float
 
 
 def exact_sum(terms: Float[Array, "..."], axis: tuple[int, ...]) -> Float[Array, "..."]:

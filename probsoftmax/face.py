@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+
+from probsoftmax.shapes import Bool, Float
 
 STEPS = 100
 TOLERANCE = 1e-14

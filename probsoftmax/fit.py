@@ -5,30 +5,29 @@ settings; priors, data and starts are arguments of the compiled program, so a ne
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
-from probsoftmax.linear import Params, init_params
+from probsoftmax.linear import Params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior, traceable
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.solvers.implicit import tangent_in_blocks, tangent_of_optimum
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.newton import Newton
 from probsoftmax.solvers.newton_cg import NewtonCG
 from probsoftmax.solvers.problem import (
     Problem,
-    gradient_in_units,
     make_problem,
+    reach_of,
     to_centred_params,
     to_theta,
-    with_absent_classes_out_of_sight,
 )
 from probsoftmax.solvers.row_blocks import in_row_blocks
 from probsoftmax.solvers.row_space import in_row_space, into, out_of
@@ -128,11 +127,18 @@ def _fit(data: Data, prior: GaussianPrior, init: Params | None, solver: Solver |
     """Defaults filled in before anything is traced, so that a default and its value are one program."""
     check_shape("data.features", data.features, (None, None), "(examples, features)")
     (_, d), k = data.features.shape, data.num_classes
-    params = init_params(d, k, compute_dtype(data.features.dtype)) if init is None else init
+    params = _nothing(d, k, compute_dtype(data.features.dtype)) if init is None else init
     check_shape("init.weights", params.weights, (d, k), "(features, classes)")
     check_shape("init.bias", params.bias, (k,), "(classes)")
     solver = choose_solver(d, k) if solver is None else solver
     return _compiled(data, prior, params, in_dtype(solver, params.weights.dtype))
+
+
+def _nothing(d: int, k: int, dtype: np.dtype) -> Params:
+    """``init_params`` by NumPy: JAX compiles a program for zeros. One zero for all, where they are a constant."""
+    zero = np.zeros((), dtype)
+    shapes = (d, k), (k,)
+    return Params(*(cast(jax.Array, np.broadcast_to(zero, shape)) for shape in shapes))
 
 
 @jax.jit
@@ -163,6 +169,21 @@ def report(problem: Problem, solution: Solution) -> Fit:
         (solution.halves + 1) // 2,
         solution.status,
     )
+
+
+def with_absent_classes_out_of_sight(
+    problem: Problem, theta: Float[Array, "k m"]
+) -> Float[Array, "k m"]:
+    """Biases of absent classes so low that their probability on any row is below the square of the dtype's epsilon."""
+    reach = reach_of(problem, theta)
+    least = jnp.max(jnp.where(problem.absent, -jnp.inf, theta[:, -1] - reach))
+    sunk = least - reach + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
+    return theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1]))
+
+
+def gradient_in_units(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """A gradient in the caller's units, features measured from their means: dE/dW = (dE/dW') / a."""
+    return gradient / jnp.append(problem.scale, 1)[None, :]
 
 
 @_optimum.defjvp

@@ -20,13 +20,13 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from probsoftmax.contrasts import contrasts
 from probsoftmax.data import Data
 from probsoftmax.likelihood import check_fit
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Float
 from probsoftmax.summary import Summary, chi_square_tail
 
 Covariance = Callable[[Float[np.ndarray, "n q"]], Float[np.ndarray, "q q"]]

@@ -5,7 +5,8 @@ divergence and the negative log-likelihood are the same thing.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from probsoftmax.shapes import Array, Float
 
 
 def entropy(p: Float[Array, "*b k"]) -> Float[Array, "*b"]:

@@ -25,9 +25,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Float
 
 from probsoftmax.partition import along, few_classes, partition, sums
+from probsoftmax.shapes import Array, Float
 
 LARGE = 1 << 16
 """Of fewer numbers, passes over memory cost nothing."""

@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -26,6 +25,7 @@ from probsoftmax.likelihood import check_fit
 from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import log_softmax
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.hessian import hessian_at
 from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes

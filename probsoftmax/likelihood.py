@@ -11,12 +11,12 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
 from probsoftmax.linear import Params, logits, shape_of
 from probsoftmax.losses import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+from probsoftmax.shapes import Array, Float
 
 B = TypeVar("B")
 T = TypeVar("T")

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_floating, check_shape
 from probsoftmax.numerics import compute_dtype, log_softmax, softmax
+from probsoftmax.shapes import Array, Float, Int
 
 HIGHEST = jax.lax.Precision.HIGHEST
 """Asked for in every product with X, so that no default of a device (TF32, bfloat16) decides a probability."""

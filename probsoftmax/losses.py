@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_floating, check_shape
 from probsoftmax.class_index import is_class, nan_unless_class, one_hot, prepare, score_of
 from probsoftmax.numerics import as_real, check_classes, log_softmax
 from probsoftmax.residual import residual, soft_residual, split_at
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.sigmoid import sigmoid, softplus
 
 

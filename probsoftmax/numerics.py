@@ -25,11 +25,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.checks import check_floating
 from probsoftmax.jacobian import log_softmax_tangent, softmax_and_complement
 from probsoftmax.partition import along, maximum_and_excess, partition
+from probsoftmax.shapes import Array, Bool, Float
 
 Axis = int | Sequence[int] | None
 

@@ -7,7 +7,6 @@ support vector machine exchanges the likelihood for a hinge and keeps the penalt
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.data import Data
 from probsoftmax.likelihood import (
@@ -19,6 +18,7 @@ from probsoftmax.likelihood import (
 from probsoftmax.linear import Params, logits
 from probsoftmax.losses import weston_watkins_hinge
 from probsoftmax.prior import GaussianPrior, log_prior, penalty
+from probsoftmax.shapes import Array, Float
 
 
 def log_joint(params: Params, data: Data, prior: GaussianPrior) -> Float[Array, ""]:

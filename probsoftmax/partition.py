@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from probsoftmax.shapes import Array, Float
 
 
 class Partition(NamedTuple):

@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_shape
 from probsoftmax.data import Data
 from probsoftmax.fit import Fit, report
 from probsoftmax.linear import init_params
 from probsoftmax.numerics import compute_dtype
-from probsoftmax.prior import GaussianPrior, traceable
+from probsoftmax.prior import GaussianPrior, Positive, if_positive, traceable, value_of
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.descent import descend
 from probsoftmax.solvers.lbfgs import LBFGS, Memory, stiffness_of, under_another_prior
 from probsoftmax.solvers.only_if import only_if
@@ -77,9 +77,12 @@ def fit_path(
     [43. 30.  8.]
     """
     dtype = compute_dtype(data.features.dtype)
-    precisions = jnp.asarray(precisions, dtype)
+    known = if_positive(precisions, dtype)
+    precisions = value_of(known)
     check_shape("precisions", precisions, (None,), "(one for each fit)")
     prior = traceable(GaussianPrior() if prior is None else prior, dtype)
+    if not isinstance(known, Positive):
+        prior = prior._replace(precision=value_of(prior.precision))
     solver = LBFGS(tolerance=TOLERANCE, pairs=PAIRS) if solver is None else solver
     return _path(data, precisions, prior, in_dtype(solver, dtype))
 

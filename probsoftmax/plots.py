@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
 
 from probsoftmax.calibration import ReliabilityCurve
+from probsoftmax.shapes import Float
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from probsoftmax.checks import check_floating, check_shape
 from probsoftmax.linear import logits, predict_proba, shape_of
 from probsoftmax.numerics import log_softmax, logsumexp, softmax, softmax_and_complement
 from probsoftmax.posterior.gaussian import Posterior, map_rows, sample_one
+from probsoftmax.shapes import Array, Float, PRNGKeyArray
 
 
 @jax.jit

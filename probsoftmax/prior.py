@@ -9,13 +9,14 @@ penalty on other scales; the conversions at the end of this file are exact.
 import math
 from typing import NamedTuple, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
 
 from probsoftmax.checks import check_broadcasts, check_floating, check_values
 from probsoftmax.linear import Params
+from probsoftmax.shapes import Array, Float
 
 
 class GaussianPrior(NamedTuple):
@@ -88,20 +89,54 @@ class Terms(NamedTuple):
     mean: Float[Array, "d k"]
 
 
+class Positive(NamedTuple):
+    """Numbers that are known to be positive, and finite, while a program is traced that has yet to see them."""
+
+    value: Float[Array, "..."]
+
+
 def traceable(prior: GaussianPrior, dtype: DTypeLike) -> GaussianPrior:
     """The prior as a compiled program takes it: in one dtype, so that 1, 1.0 and np.float32(1) are one trace.
 
-    A bias precision that is the number 0, as by default, is an empty array of nothing then: ``None``. That it is 0 is
-    known while the program is traced, which is a tenth smaller for it, and sooner compiled.
+    What is known of its values on the host is known while a program is traced, for the structure says so. A bias
+    precision that is the number 0, as by default, is an empty array of nothing: ``None``. A precision whose entries
+    are known, and all of them positive, is ``Positive``: the program then has nothing in it for optima that may not
+    exist, and is a quarter smaller. Another positive value is no new trace, nor is another way to write it.
     """
     precision, bias_precision, mean = prior
     number = isinstance(bias_precision, int | float | np.generic | np.ndarray)
     flat = has_flat_bias(prior) or (number and not np.any(bias_precision))
     return GaussianPrior(
-        jnp.asarray(precision, dtype),
-        cast(ArrayLike, None) if flat else jnp.asarray(bias_precision, dtype),
-        jnp.asarray(mean, dtype),
+        cast(ArrayLike, if_positive(precision, dtype)),
+        cast(ArrayLike, None) if flat else _as_array(bias_precision, dtype),
+        _as_array(mean, dtype),
     )
+
+
+def if_positive(
+    values: Float[ArrayLike, "..."] | Positive, dtype: DTypeLike
+) -> Float[Array, "..."] | Positive:
+    """An array in one dtype, which says that it is ``Positive`` if its values are known, and that is true of them."""
+    if isinstance(values, Positive):
+        return values
+    array = _as_array(values, dtype)
+    known = not isinstance(array, jax.Array) or (
+        not isinstance(array, jax.core.Tracer) and array.is_fully_addressable
+    )
+    return Positive(array) if known and np.all(_is_positive(np.asarray(array))) else array
+
+
+def value_of(values: Float[ArrayLike, "..."] | Positive) -> Float[Array, "..."]:
+    """The numbers, and nothing of what is known of them."""
+    return cast(Array, values.value if isinstance(values, Positive) else values)
+
+
+def _as_array(values: ArrayLike, dtype: DTypeLike) -> Float[Array, "..."]:
+    """In one dtype. NumPy's, if it is not JAX's yet: JAX compiles a program for the conversion of a number."""
+    if isinstance(values, jax.Array):
+        return values.astype(dtype)
+    with np.errstate(over="ignore"):
+        return cast(Array, np.asarray(values, dtype))
 
 
 def has_flat_bias(prior: GaussianPrior) -> bool:
@@ -109,10 +144,16 @@ def has_flat_bias(prior: GaussianPrior) -> bool:
     return prior.bias_precision is None
 
 
+def is_proper(prior: GaussianPrior) -> bool:
+    """Whether it is known, of a traceable prior, that all of the weights have one."""
+    return isinstance(prior.precision, Positive)
+
+
 def expand(prior: GaussianPrior, params: Params) -> Terms:
     """The prior of every coefficient of ``params``, in their dtype."""
     if has_flat_bias(prior):
         prior = prior._replace(bias_precision=0.0)
+    prior = prior._replace(precision=value_of(prior.precision))
     dtype = jnp.result_type(params.weights)
     shape, bias_shape = jnp.shape(params.weights), jnp.shape(params.bias)
     for name, value, target in (
@@ -139,6 +180,11 @@ def check_prior(prior: GaussianPrior) -> None:
 
 def _is_precision(values: np.ndarray) -> np.ndarray:
     return (values >= 0) & np.isfinite(values)
+
+
+def _is_positive(values: np.ndarray) -> np.ndarray:
+    # A subnormal number is 0 to a compiled program.
+    return (values >= jnp.finfo(values.dtype).tiny) & np.isfinite(values)
 
 
 def _poisoned(precision: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.class_index import nan_unless_class, one_hot, score_of
 from probsoftmax.exact_sum import exact_sum, power_of_two
@@ -20,6 +19,7 @@ from probsoftmax.jacobian import (
     softmax_and_complement,
 )
 from probsoftmax.partition import along, few_classes, shift_of, sums
+from probsoftmax.shapes import Array, Float, Int
 
 
 @jax.custom_jvp

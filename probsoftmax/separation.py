@@ -21,7 +21,6 @@ that overlap clearly, or are clearly apart, are settled so without the program.
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from probsoftmax.checks import refuse_first
 from probsoftmax.data import Data
@@ -35,6 +34,7 @@ from probsoftmax.directions import (
 )
 from probsoftmax.face import climb, top_of
 from probsoftmax.linear import Params
+from probsoftmax.shapes import Bool, Float
 
 CLEAR = 1e-9
 """A margin is one if it is above this share of the largest."""

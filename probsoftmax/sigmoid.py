@@ -5,7 +5,8 @@ Private, and exact to the last digits in value and in every derivative, like all
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from probsoftmax.shapes import Array, Float
 
 
 @jax.custom_jvp

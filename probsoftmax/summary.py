@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+
+from probsoftmax.shapes import Float
 
 if TYPE_CHECKING:
     import pandas as pd

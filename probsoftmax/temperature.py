@@ -15,10 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.calibration import Rows, weighted_rows
 from probsoftmax.numerics import compute_dtype, logsumexp, softmax
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.status import Status
 
 STEPS = 200

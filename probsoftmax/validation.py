@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_integer, check_shape, check_values
 from probsoftmax.cores import map_on_cores, small_on_one_cpu
@@ -23,7 +22,8 @@ from probsoftmax.likelihood import cross_entropy_of_labels, without_absent_rows
 from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.path import fit_path
-from probsoftmax.prior import GaussianPrior, has_flat_bias, traceable
+from probsoftmax.prior import GaussianPrior, has_flat_bias, if_positive, traceable, value_of
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.lbfgs import LBFGS
 from probsoftmax.solvers.row_blocks import sum_over_rows
 
@@ -106,7 +106,8 @@ def cross_validate(
     )
     fold, count = _folds(data, folds, key)
     prior = traceable(GaussianPrior() if prior is None else prior, dtype)
-    given = _Given(jax.tree.map(jnp.asarray, data), precisions, prior, fold)
+    known = cast(Array, if_positive(precisions, dtype))
+    given = jax.tree.map(jnp.asarray, _Given(data, known, prior, fold))
     # Each fold to its own end. All at once under vmap wait at every step for the slowest: a fifth longer on digits on a
     # CPU. Starting a fold from the path of all rows, moved by what the two differed so far, saves passes at strong
     # priors and loses them where classes separate (digits, 20 precisions: 1154 and 255 for the other path, instead of
@@ -197,7 +198,8 @@ def _path_without(
     given: _Given, number: Int[Array, ""], how: _How
 ) -> tuple[Float[Array, ""], "_Predicted", Fit]:
     """Of one fold: its weight, what the fits without it say of it, and the fits but for their coefficients."""
-    data, precisions, prior = without_absent_rows(given.data), given.precisions, given.prior
+    data, prior = without_absent_rows(given.data), given.prior
+    precisions = value_of(given.precisions)
     row_block = None if how.solver is None else how.solver.row_block
     held = given.fold == number
     rest = replace(data, weights=jnp.where(held, 0, data.weights))
@@ -214,7 +216,7 @@ def _path_without(
     def totals_of(rows: Data) -> Float[Array, " k"]:
         return jnp.matmul(rows.weights, _probabilities(rows, precisions.dtype))
 
-    path = fit_path(rest, precisions, prior=prior, solver=how.solver)
+    path = fit_path(rest, given.precisions, prior=prior, solver=how.solver)
     totals = sum_over_rows(totals_of, rest, row_block)
     impossible = totals == 0
     if not has_flat_bias(prior):

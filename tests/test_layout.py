@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "probsoftmax"
 
 # From the top floor to the ground. A module imports only from the floors above its own.
 FLOORS = [
+    "shapes",
     "checks",
     "partition",
     "exact_sum",
@@ -127,7 +128,7 @@ def test_the_package_says_that_it_is_typed():
 
 IMPORT_AND_COMPARE = """
 import json, logging, sys, warnings
-import chex, jax, jaxtyping, numpy, optax
+import chex, jax, numpy, optax
 
 def handlers():
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
@@ -143,7 +144,7 @@ print(json.dumps({
     "log handlers added": handlers() != logs,
     "devices started": backends_are_initialized(),
     "optional or slow packages": sorted(
-        {"matplotlib", "pandas", "scipy", "sklearn", "tqdm"} & (set(sys.modules) - modules)
+        {"jaxtyping", "matplotlib", "pandas", "scipy", "sklearn", "tqdm"} & (set(sys.modules) - modules)
     ),
 }))
 """

@@ -16,11 +16,13 @@ from probsoftmax.prior import (
     GaussianPrior,
     check_prior,
     expand,
+    is_proper,
     log_prior,
     penalty,
     precision_from_glmnet,
     precision_from_sklearn,
     precision_from_weight_decay,
+    traceable,
 )
 
 D, K = 4, 3
@@ -227,6 +229,29 @@ def test_a_step_with_weight_decay_is_a_step_down_our_gradient(iris):
     ours = jax.grad(map_objective)(params, data, GaussianPrior(tau, bias_precision=tau))
     stepped = jax.tree.map(lambda p, g: p - rate / n * g, params, ours)
     chex.assert_trees_all_close(stepped, decayed, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "precision", [1, 2.5, np.full((3, 1), 0.1), jnp.asarray(1e-30), np.int64(3)]
+)
+def test_a_precision_with_positive_values_is_known_to_be_positive(precision):
+    prior = traceable(GaussianPrior(precision), jnp.float32)
+    assert is_proper(prior)
+    assert is_proper(traceable(prior, jnp.float32))
+    assert jax.tree.map(jnp.shape, jax.tree.leaves(prior)) == [jnp.shape(precision), ()]
+
+
+@pytest.mark.parametrize(
+    "precision", [0, -1.0, jnp.nan, jnp.inf, 1e39, 1e-39, np.array([0.0, 1.0, 1.0])]
+)
+def test_nothing_is_known_of_a_precision_that_is_not_positive_in_the_dtype(precision):
+    assert not is_proper(traceable(GaussianPrior(precision), jnp.float32))
+
+
+def test_nothing_is_known_of_a_precision_that_is_traced():
+    known = []
+    jax.jit(lambda tau: known.append(is_proper(traceable(GaussianPrior(tau), float))))(1.0)
+    assert known == [False]
 
 
 def test_conversions_take_numbers_and_sweeps():

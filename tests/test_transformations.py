@@ -1,5 +1,8 @@
 """Fits under jit, vmap and repeated calls: the same numbers, one trace for equal settings."""
 
+from dataclasses import replace
+from importlib import import_module
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ import pytest
 from problems import padded
 
 import probsoftmax as ps
-from probsoftmax.fit import _compiled
+from probsoftmax.fit import _optimum
 
 NEWTON = ps.Newton()
 
@@ -39,32 +42,76 @@ def assert_same_fits(some, others, tolerance=1e-10):
 # Traces.
 
 
-def traces():
-    """How many programs the fit has been compiled for."""
-    return _compiled._cache_size()
+@pytest.fixture
+def traces(monkeypatch):
+    """The solvers that the fit has been traced for."""
+    traced = []
+
+    def optimum(data, prior, init, solver):
+        traced.append(solver)
+        return _optimum(data, prior, init, solver)
+
+    monkeypatch.setattr(import_module("probsoftmax.fit"), "_optimum", optimum)
+    jax.clear_caches()
+    return traced
 
 
-def test_one_trace_for_every_way_to_write_a_precision():
+def test_one_trace_for_every_way_to_write_a_precision(traces):
     data = overlapping().data()
-    ps.fit_map(data, ps.GaussianPrior(2.0), solver=NEWTON)
-    before = traces()
     for precision in (1, 1.0, np.float32(1), np.float64(1), jnp.float32(1), jnp.asarray(1.0), 3):
         for prior in (ps.GaussianPrior(precision), ps.GaussianPrior(precision, 0, 0)):
             fit = ps.fit_map(data, prior, solver=ps.Newton())
     assert fit.status == ps.Status.CONVERGED
-    # Maximum likelihood is the same program with other numbers.
+    ps.fit_map(data, prior, solver=NEWTON, init=ps.init_params(*fit.params.weights.shape))
+    assert len(traces) == 1
+    # Where the prior may be flat there is more to know: maximum likelihood is a second program.
     ps.fit_mle(data, solver=ps.Newton(max_steps=100))
-    assert traces() == before
+    ps.fit_map(data, ps.GaussianPrior(0), solver=NEWTON)
+    assert len(traces) == 2
 
 
-def test_one_trace_for_data_of_one_shape():
+def test_one_trace_for_data_of_one_shape(traces):
     problem = overlapping()
     ps.fit_mle(problem.data(), solver=NEWTON)
-    before = traces()
     other = problem._replace(features=2 * problem.features, labels=problem.labels[::-1].copy())
     ps.fit_mle(other.data(), solver=NEWTON)
     ps.fit_mle(ps.make_data(np.nan_to_num(problem.features), problem.labels), solver=NEWTON)
-    assert traces() == before
+    assert len(traces) == 1
+
+
+def test_what_is_known_of_a_precision_changes_no_fit():
+    """A number that is known to be positive spares a program what it needs for one that may be 0."""
+    data = overlapping().data()
+    traced = jax.jit(lambda tau: ps.fit_map(data, ps.GaussianPrior(tau), solver=NEWTON))
+    known, unknown = ps.fit_map(data, ps.GaussianPrior(0.3), solver=NEWTON), traced(0.3)
+    assert known.status == unknown.status == ps.Status.CONVERGED
+    assert (known.steps, known.passes) == (unknown.steps, unknown.passes)
+    chex.assert_trees_all_close(known.params, unknown.params, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("solver", [NEWTON, ps.NewtonCG(), ps.LBFGS()])
+def test_a_traced_precision_of_0_is_maximum_likelihood(solver):
+    """No gap, the exact decrement, and the proof of a separation, in the program that serves all precisions."""
+    problem = overlapping()
+    label = jnp.asarray(problem.labels)
+    apart = replace(problem.data(), features=jax.nn.one_hot(label, problem.data().num_classes))
+
+    @jax.jit
+    def fit(data, tau):
+        return ps.fit_map(data, ps.GaussianPrior(tau), solver=solver)
+
+    mle = fit(problem.data(), 0.0)
+    assert mle.status == ps.Status.CONVERGED
+    assert mle.gap == jnp.inf
+    assert fit(apart, 0.0).status == ps.Status.SEPARATED
+    assert fit(apart, 1.0).status == ps.Status.CONVERGED
+    assert fit(problem.data(), -1.0).status == ps.Status.DIVERGED
+
+
+@pytest.mark.parametrize("bad", [-1.0, jnp.nan, jnp.inf])
+def test_a_precision_that_is_none_is_not_known_to_be_positive(bad):
+    fit = ps.fit_map(overlapping().data(), ps.GaussianPrior(bad), solver=NEWTON)
+    assert fit.status == ps.Status.DIVERGED
 
 
 def test_a_jitted_fit_is_traced_once():

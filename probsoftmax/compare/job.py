@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 import probsoftmax as ps
 from probsoftmax.calibration import (
@@ -20,6 +19,7 @@ from probsoftmax.calibration import (
     expected_calibration_error,
     reliability_curve,
 )
+from probsoftmax.shapes import Array, Float
 
 DATASETS = ("digits", "iris", "wine", "breast_cancer")
 PRECISIONS = np.logspace(-4, 2, 13)

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.checks import check_broadcasts, check_shape, check_values
 from probsoftmax.curvature import HIGHEST
@@ -26,6 +25,7 @@ from probsoftmax.linear import Params
 from probsoftmax.numerics import compute_dtype
 from probsoftmax.posterior.full import FullPosterior, laplace
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.status import Status
 
 MAX_TRIALS = 400

@@ -12,7 +12,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.checks import check_values
 from probsoftmax.curvature import HIGHEST
@@ -23,6 +22,7 @@ from probsoftmax.posterior.coordinates import rank
 from probsoftmax.posterior.full import log_determinant_of_root, log_determinant_on_centred
 from probsoftmax.posterior.mode import Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.semidefinite import factorise_exactly
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -31,6 +30,7 @@ from probsoftmax.posterior.kronecker import (
 )
 from probsoftmax.posterior.mode import Mode, find_mode, raise_if
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float, Int, PRNGKeyArray
 from probsoftmax.solvers.conjugate_gradients import Operator
 from probsoftmax.solvers.hessian import hessian_at
 

@@ -9,10 +9,10 @@ default), one number added to all its coefficients changes nothing: the posterio
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST, with_ones
 from probsoftmax.linear import Params
+from probsoftmax.shapes import Array, Bool, Float
 
 
 class Coordinates(NamedTuple):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -18,6 +17,7 @@ from probsoftmax.posterior.coordinates import log_volume
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float, Int
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -16,6 +15,7 @@ from probsoftmax.posterior.coordinates import log_volume, without_shifts
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.semidefinite import factorise_exactly
 

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from probsoftmax.checks import check_floating, check_shape
 from probsoftmax.linear import Params, logits, shape_of
 from probsoftmax.posterior.coordinates import Coordinates, deviation_of, params_of, rank, rows_of
+from probsoftmax.shapes import Array, Float, PRNGKeyArray
 
 BLOCK = 1 << 22
 """Numbers an array may hold for the rows that are worked on together, unless one row needs more."""

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -27,6 +26,7 @@ from probsoftmax.posterior.coordinates import log_volume
 from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.rows import spread_of_classes
 
 FLAT = 1e-6

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -20,6 +19,7 @@ from probsoftmax.linear import Params, logits
 from probsoftmax.numerics import softmax_and_complement
 from probsoftmax.posterior.coordinates import Coordinates
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.problem import (
     Problem,
     flat_features,

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
@@ -21,6 +20,7 @@ from probsoftmax.likelihood import check_fit, without_absent_rows
 from probsoftmax.numerics import softmax
 from probsoftmax.posterior.coordinates import params_of, rows_of
 from probsoftmax.posterior.gaussian import PosteriorT, map_rows
+from probsoftmax.shapes import Array, Float
 
 
 def shift_to_mean(posterior: PosteriorT, data: Data) -> PosteriorT:

@@ -31,14 +31,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import (
     Problem,
     centre,
-    flat_features,
     gradient_of,
+    has_flat_biases,
     penalty_of,
     scores_of,
     shifted,
@@ -126,17 +126,19 @@ def certify(
 
 def unchecked_gap(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, ""]:
     """The gap if the biases are stationary; inf if some weight is flat. What an iteration can see for nothing."""
-    flat = problem.precision == 0
-    terms = jnp.where(flat, 0, gradient**2 / (2 * jnp.where(flat, 1, problem.precision)))
-    return jnp.where(jnp.any(flat[:, :-1] & (gradient[:, :-1] != 0)), jnp.inf, jnp.sum(terms))
+    _, m = problem.shape
+    flat_bias = (problem.precision == 0) & (jnp.arange(m) == m - 1)[None, :]
+    # A weight that is flat and not stationary has no bound: x / 0. (In this order nothing underflows to 0 / 0.)
+    terms = gradient / (2 * problem.precision) * gradient
+    return jnp.sum(jnp.where(flat_bias | (gradient == 0), 0, terms))
 
 
 def _gap(problem, gradient):
-    flat = problem.precision == 0
     # A flat bias is stationary to the rounding of the sum of residuals that is its gradient.
     eps = jnp.finfo(gradient.dtype).eps
     rounding = ROUNDINGS * eps * problem.total_weight
-    stationary = jnp.all(~flat[:, -1] | (jnp.abs(gradient[:, -1]) <= rounding))
+    penalised = problem.bias_precision != 0
+    stationary = jnp.all(penalised | (jnp.abs(gradient[:, -1]) <= rounding))
     return jnp.where(stationary, unchecked_gap(problem, gradient), jnp.inf)
 
 
@@ -171,7 +173,7 @@ def _best_biases(problem, theta, scores, enough, held, seen, rows):
     loses for it. As no entry of d is above 1/4, no curvature on the way is above :math:`\sqrt e` times that of H, and
     the objective falls.
     """
-    tau, deviation = problem.precision[:, -1], (theta - problem.mean)[:, -1]
+    tau, deviation = problem.bias_precision, (theta - problem.mean)[:, -1]
     size, eps = jnp.abs(deviation) + 1, jnp.finfo(scores.dtype).eps
 
     def penalty(shift: Float[Array, " k"]) -> Float[Array, ""]:
@@ -246,12 +248,13 @@ def _best_biases(problem, theta, scores, enough, held, seen, rows):
 
 def _solve_for_bias(problem, spread, gradient):
     """The k x k Hessian of the biases, inverted: scaled to a unit diagonal, with a ridge of a few roundings."""
-    k, own = spread.shape[0], jnp.diagonal(spread)
-    gauge = jnp.where(flat_features(problem)[-1], jnp.mean(own) / k, 0)
-    diagonal = own + problem.precision[:, -1]
+    k, own, tau = spread.shape[0], jnp.diagonal(spread), problem.bias_precision
+    gauge = jnp.where(has_flat_biases(problem), jnp.mean(own) / k, 0)
+    diagonal = own + tau
     root = jnp.where(diagonal > 0, jax.lax.rsqrt(diagonal), 1)
     ridge = 16 * k * jnp.finfo(spread.dtype).eps
-    matrix = spread + jnp.diag(problem.precision[:, -1]) + gauge
-    scaled = matrix * root[:, None] * root[None, :] + ridge * jnp.eye(k, dtype=spread.dtype)
+    eye = jnp.eye(k, dtype=bool)
+    matrix = spread + gauge + jnp.where(eye, tau[None, :], 0)
+    scaled = matrix * root[:, None] * root[None, :] + jnp.where(eye, ridge, 0)
     lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
     return root * jax.scipy.linalg.cho_solve((lower, True), root * gradient)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+
+from probsoftmax.shapes import Array, Bool, Float, Int
 
 Operator = Callable[[Float[Array, "k m"]], Float[Array, "k m"]]
 
@@ -35,12 +36,14 @@ def conjugate_gradients(
     *,
     reduction: float | Float[Array, ""],
     max_steps: int,
+    start: Float[Array, "k m"] | None = None,
 ) -> Solved:
     """Solves a positive semidefinite system to a residual ``reduction`` times its right-hand side (Nocedal 5.3).
 
     The residual is measured in the metric of the preconditioner. Ends early, and not ``converged``, without curvature.
+    ``start`` is the preconditioned right-hand side, if that is known: the first direction.
     """
-    z = preconditioner(right)
+    z = preconditioner(right) if start is None else start
     first = jnp.sum(right * z)
     goal = reduction**2 * first
 
@@ -63,6 +66,6 @@ def conjugate_gradients(
             state.steps + 1,
         )
 
-    start = _State(jnp.zeros_like(right), right, z, first, jnp.zeros((), jnp.int32))
-    end = jax.lax.while_loop(unfinished, iterate, start)
+    state = _State(jnp.zeros_like(right), right, z, first, jnp.zeros((), jnp.int32))
+    end = jax.lax.while_loop(unfinished, iterate, state)
     return Solved(end.x, end.steps, end.size <= goal)

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.descent import DescentSolver, descend
 from probsoftmax.solvers.problem import Problem, scores_of, with_precision
 from probsoftmax.solvers.solver import Solution, in_dtype

@@ -8,8 +8,8 @@ an approximate metric is neither a bound nor an estimate.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.hessian import diagonal_at, halves_of_hessian, hessian_at
 from probsoftmax.solvers.only_if import only_if
@@ -38,6 +38,8 @@ def judge(
     The decrement is asked for only where it is ``worth`` the passes.
     """
     by_gap = Verdict(gap <= allowed, jnp.zeros((), jnp.int32))
+    if problem.proper:
+        return by_gap
 
     def by_decrement(point: tuple[Float[Array, "k n"], Float[Array, "k m"]]) -> Verdict:
         decrement, halves = newton_decrement(problem, *point)

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.certificate import ENOUGH, certify
 from probsoftmax.solvers.decrement import judge
 from probsoftmax.solvers.line_search import search

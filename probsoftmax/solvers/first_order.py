@@ -8,12 +8,12 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.objective import map_objective
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.certificate import ENOUGH, certify
 from probsoftmax.solvers.decrement import judge
 from probsoftmax.solvers.minimize import scan_steps, start

@@ -1,10 +1,10 @@
 """The Hessian of the likelihood: products with it, its diagonal, and the part of it that is the features' alone."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.jacobian import softmax_and_complement, tangent_at
+from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.conjugate_gradients import Operator
 from probsoftmax.solvers.problem import Problem, product, pull, scores_of, sum_over_blocks
 

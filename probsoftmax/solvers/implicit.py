@@ -17,12 +17,12 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.curvature import gradient
 from probsoftmax.data import Data
 from probsoftmax.linear import Params
 from probsoftmax.prior import GaussianPrior
+from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.hessian import hessian_at
 from probsoftmax.solvers.metric import apply_inverse, kronecker_metric, principal_axes

@@ -12,9 +12,9 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from probsoftmax.curvature import HIGHEST
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.continuation import descend_in_stages
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
 from probsoftmax.solvers.metric import (

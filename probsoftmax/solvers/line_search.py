@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.point import Point
 from probsoftmax.solvers.problem import Problem, penalty_of
-from probsoftmax.solvers.rows import Rows, evaluate, sum_of_classes
+from probsoftmax.solvers.rows import Rows, evaluate
 
 CURVATURE = 0.5
 """A step is long enough once the slope is down to this part of what it was: tighter than a quasi-Newton method
@@ -88,14 +88,12 @@ def search(
         # Not by the parabola of the penalty: far from the mean its terms cancel, and the value would be too low.
         value = rows.loss + penalty_of(problem, theta + t * direction)
         change = rows.residual * delta
-        slope_here = jnp.sum(sum_of_classes(change)) + prior_slope + t * prior_curvature
+        slope_here = jnp.sum(change) + prior_slope + t * prior_curvature
         bend = (slope_here - bracket.slope) / (t - bracket.last)
         # What the sum was rounded off from. In row blocks the change of a row is not known, but its square is the
         # curvature in it, on average: the bound of Cauchy and Schwarz.
-        if problem.in_blocks:
-            size = jnp.sqrt(problem.total_weight * jnp.abs(bend))
-        else:
-            size = jnp.sum(sum_of_classes(jnp.abs(change)))
+        bound = jnp.sqrt(problem.total_weight * jnp.abs(bend))
+        size = bound if problem.in_blocks else jnp.sum(jnp.abs(change))
         noise = 4 * eps * (size + jnp.abs(prior_slope))
         usable = jnp.isfinite(value) & (value <= objective + 16 * eps * jnp.abs(objective))
         flat = jnp.abs(slope_here) <= jnp.maximum(CURVATURE * jnp.abs(slope), noise)

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
+from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.hessian import gram_of, squares_of
 from probsoftmax.solvers.problem import Problem
 from probsoftmax.solvers.semidefinite import factorise
@@ -71,7 +71,7 @@ def principal_axes(problem: Problem) -> Basis:
     root = jax.lax.rsqrt(relative)
     gram = gram_of(problem) * root[:, None] * root[None, :]
     together = alone[:, None] == alone[None, :]
-    squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0))
+    squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0), symmetrize_input=False)
     flat = alone[-1] & (jnp.abs(vectors[-1]) > 0.5)
     return Basis(
         root[:, None] * vectors,
@@ -98,12 +98,14 @@ def _measure(problem):
     # A flat feature among penalised ones: as good as flat, and Q stays finite.
     relative = jnp.where(largest > 0, jnp.maximum(precision / largest, FLAT), 1)
     bias = jnp.arange(precision.size) == precision.size - 1
-    return jnp.where(bias, 1, relative), bias & (precision[-1] == 0)
+    return jnp.where(bias, 1, relative), bias & (jnp.mean(problem.bias_precision) == 0)
 
 
 def _shrinkage(problem):
     """That of the classes: exact if a precision is one of the feature times one of the class."""
     weights = problem.precision[:, :-1]
+    if not problem.mixed:
+        return jnp.ones(weights.shape[0], weights.dtype)
     of_feature = jnp.mean(weights, axis=0, keepdims=True)
     share = jnp.where(of_feature > 0, weights / jnp.where(of_feature > 0, of_feature, 1), 1)
     of_class = jnp.mean(share, axis=1)
@@ -113,7 +115,7 @@ def _shrinkage(problem):
 def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
     """The Kronecker average of the Hessian where the classes curve like ``spread``; no pass."""
     measured = basis.shrinkage[:, None] * basis.shrinkage[None, :] * spread
-    sigma, vectors = jnp.linalg.eigh(measured / problem.total_weight)
+    sigma, vectors = jnp.linalg.eigh(measured / problem.total_weight, symmetrize_input=False)
     classes = basis.shrinkage[:, None] * vectors
     precision = jnp.mean(problem.precision, axis=0)
     tau = jnp.max(precision[:-1], initial=0)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from probsoftmax.data import Data
+from probsoftmax.shapes import Array, Float, Int, PRNGKeyArray, PyTree
 
 CHUNKS = 50
 """How often a progress bar moves."""

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import hessian_of_contrasts, hessian_of_scores
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
 from probsoftmax.solvers.hessian import halves_of_hessian
 from probsoftmax.solvers.problem import (

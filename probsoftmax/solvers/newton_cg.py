@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.certificate import unchecked_gap
 from probsoftmax.solvers.conjugate_gradients import conjugate_gradients
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
@@ -75,23 +75,25 @@ class NewtonCG(DescentSolver):
         spread = jnp.where(memory.refused, undecided(problem), point.spread)
         metric = kronecker_metric(problem, spread, memory.basis)
         # All equal, but for absent classes, whose scores stay at -inf.
-        equal = jnp.where(jnp.isfinite(point.scores), 0, point.scores)
-        scores = jnp.where(memory.refused, equal, point.scores)
+        scores = jnp.where(memory.refused & jnp.isfinite(point.scores), 0, point.scores)
 
         def preconditioner(v: Float[Array, "k m"]) -> Float[Array, "k m"]:
             return apply_inverse(metric, memory.basis, v)
 
-        size = jnp.sum(point.gradient * preconditioner(point.gradient))
+        right = -across_flat(problem, point.gradient)
+        start = preconditioner(right)
+        size = jnp.sum(right * start)
         first = jnp.where(jnp.isinf(memory.size), size, memory.size)
         # A residual that leaves a third of the tolerance, as far as the gap at hand can tell.
         gap = unchecked_gap(problem, point.gradient)
         enough = jnp.minimum(0.5, jnp.sqrt(self.allowed(problem) / (3 * gap)))
         solved = conjugate_gradients(
             hessian_at(problem, scores),
-            -across_flat(problem, point.gradient),
+            right,
             preconditioner,
             reduction=jnp.maximum(jnp.minimum(ROUGHEST, (size / first) ** 0.25), enough),
             max_steps=self.inner_steps,
+            start=start,
         )
         step = across_flat(problem, solved.x)
         promise = -0.5 * jnp.sum(step * point.gradient)

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+
+from probsoftmax.shapes import Array, Bool
 
 S = TypeVar("S")
 T = TypeVar("T")

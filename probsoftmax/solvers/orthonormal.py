@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.only_if import only_if
 
 ROUNDINGS = 4.0

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Int
+from probsoftmax.shapes import Array, Float, Int
 
 
 class Point(NamedTuple):

@@ -29,13 +29,13 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.data import Data
 from probsoftmax.likelihood import sum_of_blocks
 from probsoftmax.linear import Params
-from probsoftmax.prior import GaussianPrior, expand, has_flat_bias
+from probsoftmax.prior import GaussianPrior, expand, has_flat_bias, is_proper, value_of
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.standardise import blank, standardised
 
 T = TypeVar("T")
@@ -71,6 +71,8 @@ class Problem:
     """Whether the prior may be flat in some weights and not in others; a single precision never is."""
     flat_bias: bool = field(metadata={"static": True})
     """Whether it is known that no bias has a prior."""
+    proper: bool = field(metadata={"static": True})
+    """Whether it is known that every weight has a prior."""
     in_row_space: bool = field(default=False, metadata={"static": True})
     """Whether the features are coordinates in the span of the rows (``row_space.py``)."""
 
@@ -79,6 +81,12 @@ class Problem:
         """(k, m), that of the coefficients."""
         k, m = self.precision.shape
         return k, m
+
+    @property
+    def bias_precision(self) -> Float[Array, " k"]:
+        """That of the biases: zeros that need no computing if they are known."""
+        tau = self.precision[:, -1]
+        return jnp.zeros(tau.shape, tau.dtype) if self.flat_bias else tau
 
     @property
     def in_blocks(self) -> bool:
@@ -104,15 +112,13 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
             jnp.ones(features.shape[1], features.dtype),
             jnp.zeros(features.shape[1], features.dtype),
         )
-    precision = jnp.concatenate(
-        [terms.precision * scale[:, None] * scale[:, None], terms.bias_precision[None, :]]
-    ).T
-    mean = jnp.concatenate(
-        [terms.mean / scale[:, None], jnp.zeros_like(terms.bias_precision)[None, :]]
-    ).T
+    tau, tau_bias = terms.precision.T * scale[None, :] * scale[None, :], terms.bias_precision
+    precision = jnp.concatenate([tau, tau_bias[:, None]], axis=1)
+    mean = terms.mean.T / scale[None, :]
+    mean = jnp.concatenate([mean, jnp.zeros_like(tau_bias)[:, None]], axis=1)
     labels, weights = _class_major(data, weights)
-    absent = (_class_totals(labels, weights, data.num_classes) == 0) & (precision[:, -1] == 0)
-    mixed = jnp.ndim(prior.precision) > 0
+    absent = (_class_totals(labels, weights, data.num_classes) == 0) & (tau_bias == 0)
+    mixed = jnp.ndim(value_of(prior.precision)) > 0
     extent = jnp.max(jnp.abs(features), axis=0, initial=0)
     return Problem(
         jnp.concatenate([features.T, jnp.ones((1, features.shape[0]), features.dtype)]),
@@ -126,6 +132,7 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
         offset,
         mixed,
         has_flat_bias(prior),
+        is_proper(prior),
     )
 
 
@@ -157,13 +164,13 @@ def to_theta(problem: Problem, params: Params) -> Float[Array, "k m"]:
     bias = params.bias.astype(weights.dtype) + jnp.matmul(
         problem.offset, weights, precision=HIGHEST
     )
-    return jnp.concatenate([weights, bias[None, :]]).T
+    return jnp.concatenate([weights.T, bias[:, None]], axis=1)
 
 
 def to_centred_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
     """The way back. A flat bias that is class-centred here need not be so in the caller's units: b = b' - c W'."""
     weights, bias = to_params(problem, theta)
-    return Params(weights, bias - jnp.where(flat_features(problem)[-1], jnp.mean(bias), 0))
+    return Params(weights, bias - jnp.where(has_flat_biases(problem), jnp.mean(bias), 0))
 
 
 def to_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
@@ -171,21 +178,6 @@ def to_params(problem: Problem, theta: Float[Array, "k m"]) -> Params:
     weights, bias = theta[:, :-1].T, theta[:, -1]
     bias = bias - jnp.matmul(problem.offset, weights, precision=HIGHEST)
     return Params(weights * problem.scale[:, None], bias)
-
-
-def gradient_in_units(problem: Problem, gradient: Float[Array, "k m"]) -> Float[Array, "k m"]:
-    """A gradient in the caller's units, features measured from their means: dE/dW = (dE/dW') / a."""
-    return gradient / jnp.append(problem.scale, 1)[None, :]
-
-
-def with_absent_classes_out_of_sight(
-    problem: Problem, theta: Float[Array, "k m"]
-) -> Float[Array, "k m"]:
-    """Biases of absent classes so low that their probability on any row is below the square of the dtype's epsilon."""
-    reach = reach_of(problem, theta)
-    least = jnp.max(jnp.where(problem.absent, -jnp.inf, theta[:, -1] - reach))
-    sunk = least - reach + 2 * jnp.log(jnp.finfo(theta.dtype).eps)
-    return theta.at[:, -1].set(jnp.where(problem.absent, sunk, theta[:, -1]))
 
 
 def reach_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, " k"]:
@@ -207,8 +199,15 @@ def flat_features(problem: Problem) -> Bool[Array, " m"]:
     return jnp.all(problem.precision == 0, axis=0)
 
 
+def has_flat_biases(problem: Problem) -> Bool[Array, ""]:
+    """Whether all biases may be shifted by one number."""
+    return jnp.all(problem.bias_precision == 0)
+
+
 def has_flat_weights(problem: Problem) -> Bool[Array, ""]:
     """Whether the prior is flat on some weight: then no gap exists, and perhaps no finite optimum."""
+    if problem.proper:
+        return jnp.zeros((), bool)
     return jnp.any(problem.precision[:, :-1] == 0)
 
 

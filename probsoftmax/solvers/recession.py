@@ -1,8 +1,8 @@
 """Directions along which the likelihood improves for ever: the proof that there is no finite optimum."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
+from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import Problem, has_flat_weights, product, sum_over_blocks
 from probsoftmax.solvers.rows import at_labels
@@ -23,6 +23,8 @@ def separates(
     An iterate is a direction too, from the origin: one that classifies every row with a positive margin is the proof
     of a complete separation.
     """
+    if problem.proper:
+        return jnp.zeros((), bool)
 
     def look(along: tuple[Float[Array, "k m"], Float[Array, "k n"]]) -> Bool[Array, ""]:
         growth, spread = _growth(problem, _flat_part(problem, *along))

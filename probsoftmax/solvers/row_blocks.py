@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from probsoftmax.data import Data
 from probsoftmax.likelihood import sum_of_blocks
+from probsoftmax.shapes import Array
 from probsoftmax.solvers.problem import Problem
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.orthonormal import Axes, along, combined, orthonormal
 from probsoftmax.solvers.problem import Problem
 from probsoftmax.solvers.solver import Solution

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.numerics import log_softmax, softmax_and_complement
+from probsoftmax.shapes import Array, Bool, Float
 from probsoftmax.solvers.problem import Problem, pull, scores_of, sum_over_blocks
 
 

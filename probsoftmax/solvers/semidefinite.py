@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+
+from probsoftmax.shapes import Array, Bool, Float
 
 REFINEMENTS = 2
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
+from probsoftmax.shapes import Array, Float, Int
 from probsoftmax.solvers.problem import Problem
 
 SolverT = TypeVar("SolverT", bound="Solver")

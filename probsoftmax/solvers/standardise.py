@@ -6,10 +6,10 @@ features, so that features that all lanes share stay one array.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.prior import Terms
+from probsoftmax.shapes import Array, Float
 
 
 def blank(
