@@ -10,9 +10,11 @@ scatter 0.3. Ours is two maxima 3.2, the same exponentials, capped sum 2.9, exac
 and but for the exponentials all are about as fast as memory. For the loss, the library walks over a row while it is in
 the cache, which takes 0.5 to 1 for each operation on a score, and the cap is one.
 
-Not tried, for about 1 ms of the gradient: a 0 scattered to the label's exponential, and a plain maximum and sum. GPUs
-would have to write the exponentials for it, and the loss alone would go another way. Measured and dropped, as ratios
-where nothing else is said:
+Open, for log-softmax: the sign of a score less the maximum as a factor, in place of a distance and a minimum, and one
+exponential less a row are 11.8 for 12.6 ms without fresh memory, beside 9.4 of jax.nn; measured once, and its digits
+not yet. Not tried, for about 1 ms of the gradient: a 0 scattered to the label's exponential, and a plain maximum and
+sum. GPUs would have to write the exponentials for it, and the loss alone would go another way. Measured and dropped, as
+ratios where nothing else is said:
 
 - the gradient in a single walk, digits of floats instead of integers and the label told by its distance from the place
   of each score: 0.9 to 1.1 alone, but 1.5 with the value, and twice the time of ours over 10000 classes or in float64;
