@@ -1,5 +1,7 @@
 """A cold fit under a weak prior goes by way of a stronger one, and ends as if it had not."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,3 +97,14 @@ def test_a_prior_that_is_hardly_there_is_no_overflow(embeddings, dtype):
     assert jnp.isfinite(fit.objective)
     assert jnp.all(jnp.isfinite(fit.params.weights))
     assert fit.objective < 1000 * np.log(20)
+
+
+def test_units_do_not_decide(embeddings):
+    """A thousand times the weight under a prior with as much more: the same detour, to the last digit."""
+    heavy = replace(embeddings, weights=1024 * embeddings.weights)
+    fits = [
+        ps.fit_map(data, ps.GaussianPrior(tau), solver=ROUGH)
+        for data, tau in ((embeddings, 1e-3), (heavy, 1024e-3))
+    ]
+    assert fits[0].steps == fits[1].steps
+    np.testing.assert_allclose(fits[1].gap, 1024 * fits[0].gap, rtol=1e-6)

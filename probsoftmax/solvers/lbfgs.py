@@ -161,9 +161,13 @@ class LBFGS(DescentSolver):
 
 
 def stiffness_of(memory: Memory) -> Float[Array, ""]:
-    """Of the data along their largest axis while all classes are equal, in units of the precision; 0 if that is 0."""
+    """Of the data along their largest axis while all classes are equal, in units of the precision; 0 if that is 0.
+
+    (Of those that the prior penalises: a flat bias has no unit in common with it.)
+    """
     k, precision = memory.basis.shrinkage.size, jnp.max(memory.penalty)
-    ratio = jnp.max(memory.basis.squares) / (k * jnp.where(precision > 0, precision, 1))
+    squares = memory.basis.squares * memory.basis.penalised
+    ratio = jnp.max(squares) / (k * jnp.where(precision > 0, precision, 1))
     return jnp.where(precision > 0, ratio, 0)
 
 
