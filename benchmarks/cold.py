@@ -92,7 +92,9 @@ def seconds_of(process: Process, cache: str) -> tuple[float, float, float]:
     code = TIMED.format(imports=process.imports)
     if process.fit:
         code += FIT.format(fit=process.fit)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    # With bytecode that the first of the processes has left, as wherever a package is used twice.
+    ours = ("JAX_", "PYTHONDONTWRITEBYTECODE")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     if process.cached:
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -27,6 +27,8 @@ RACES = {
 }
 LARGE = [name for name in RACES if name.startswith("M")]
 """A fit of M takes scikit-learn minutes."""
+DENSE = 20_000
+"""Coefficients up to which there is room for a Hessian: of M it would take 47 GB."""
 
 
 def race(name: str) -> Race:
@@ -62,7 +64,11 @@ def race(name: str) -> Race:
         f"{name} nats a row: {n} x {d} x {k}, {x.dtype}",
         tuple(ours(each, type(each).__name__) for each in (chosen, other)),
         (
-            *(peer(solver) for solver in SOLVERS),
+            *(
+                peer(solver)
+                for solver in SOLVERS
+                if (d + 1) * k <= DENSE or "cholesky" not in solver
+            ),
             Contender("optax.lbfgs", with_optax, CORES, compiles=True),
             *([nemos] if has_nemos() else []),
         ),

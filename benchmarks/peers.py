@@ -1,7 +1,8 @@
 """The other packages at their best: scikit-learn's solvers in a loop, a loop of `optax.lbfgs` under jit, NeMoS.
 
-All minimise the same objective, stop by a tolerance of their own (which the race looks for), and start a fit either
-from 0 or from the one before it. Checks of values that scikit-learn would repeat for every fit are off.
+All minimise the same objective, stop by a tolerance of their own (which the race looks for), and start a fit from 0,
+from the one before it, or from a fit that is given. Checks of values that scikit-learn would repeat for every fit are
+off.
 """
 
 from collections.abc import Sequence
@@ -31,25 +32,30 @@ Lane = tuple[np.ndarray, np.ndarray, np.ndarray | None, float]
 def sklearn_fits(
     lanes: Sequence[Lane],
     solver: str,
-    warm: bool,
+    start: bool | ps.Params,
     tolerance: float,
 ) -> Fits:
-    """A fit for each of the lanes, in one loop or in one for each process."""
+    """A fit for each of the lanes, in one loop or in one for each process.
+
+    Each starts from ``start``; from the one before it if that is true, and from 0 if it is false.
+    """
     parallel = Parallel(n_jobs=None)
     shares = np.array_split(np.arange(len(lanes)), parallel.n_jobs or 1)
     done = parallel(
-        delayed(_sklearn_loop)([lanes[int(i)] for i in share], solver, warm, tolerance)
+        delayed(_sklearn_loop)([lanes[int(i)] for i in share], solver, start, tolerance)
         for share in shares
     )
     return Fits(*(np.concatenate(part) for part in zip(*done, strict=True)))
 
 
-def _sklearn_loop(lanes, solver, warm, tolerance):
+def _sklearn_loop(lanes, solver, start, tolerance):
     peer: Any = LogisticRegression
-    model = peer(solver=solver, tol=tolerance, max_iter=MAX_STEPS, warm_start=warm)
+    model = peer(solver=solver, tol=tolerance, max_iter=MAX_STEPS, warm_start=start is not False)
     weights, biases = [], []
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         for x, y, s, c in lanes:
+            if isinstance(start, ps.Params):
+                model.coef_, model.intercept_ = np.asarray(start.weights).T, np.asarray(start.bias)
             model.set_params(C=c).fit(x, y, sample_weight=s)
             weights.append(model.coef_.T.copy())
             biases.append(model.intercept_.copy())

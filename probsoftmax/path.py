@@ -115,7 +115,8 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
     everything = make_problem(data, prior, nothing, standardise=True)
     problem, space = in_row_space(everything, solver.allowed(everything), jnp.min(precisions))
-    problem = in_row_blocks(problem, solver.row_block)
+    if not problem.in_row_space:
+        problem = in_row_blocks(problem, solver.row_block)
     order = jnp.argsort(-precisions)
     fresh = FRESH_FITS if jnp.finfo(precisions.dtype).bits == 64 else 1
 
@@ -133,9 +134,11 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
         scores = jnp.where(possible, point.scores, 0)
         bend = _bend(carry.history, place, point.theta)
         history = _remember(carry.history, point.theta, scores, place)
+        own = with_precision(everything, precision)
+        solution = out_of(own, space, solution)
         halves = carry.halves + solution.halves
         passes = (halves + 1) // 2 - (carry.halves + 1) // 2
-        fit = report(with_precision(everything, precision), out_of(space, solution))
+        fit = report(own, solution)
         fit = fit._replace(passes=passes)
         found = solution.steps == 0
         return _Carry(history, memory, precision, carry.fits + 1, halves, bend, found), fit

@@ -284,3 +284,9 @@ def random_problem(seed: int, n: int = 24, d: int = 6, k: int = 3) -> tuple[Prob
         mean=rng.normal(size=(d, k)) / units if "mean" in traits else 0,
     )
     return made, traits
+
+
+def random_few_rows(seed: int) -> tuple[Problem, set[str]]:
+    """One with fewer rows than features and a single precision: its fits take place in the space of the rows."""
+    made, traits = random_problem(seed, n=8, d=12)
+    return made._replace(precision=made.precision[0, 0]), traits - {"precisions"}

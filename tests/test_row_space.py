@@ -9,7 +9,7 @@ import pytest
 
 import probsoftmax as ps
 from probsoftmax.solvers.orthonormal import along, combined, orthonormal
-from probsoftmax.solvers.problem import make_problem
+from probsoftmax.solvers.problem import make_problem, to_params
 from probsoftmax.solvers.row_space import has_row_space, in_row_space, into, out_of
 from probsoftmax.solvers.solver import Solution
 
@@ -87,15 +87,35 @@ def test_the_coordinates_lose_nothing(data, prior):
     inside = into(space, anywhere)
     zero, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
     solution = Solution(inside, zero, zero, inside, count, count, count)
-    theta = out_of(space, solution).theta
+    found = out_of(problem, space, solution)
+    theta = found.theta
     np.testing.assert_allclose(into(space, theta), inside, rtol=1e-10, atol=1e-11)
     np.testing.assert_allclose(
-        theta @ problem.features, inside @ small.features, rtol=1e-11, atol=1e-12
+        theta @ problem.features, small.base + inside @ small.features, rtol=1e-11, atol=1e-12
     )
     penalty = jnp.sum(problem.precision * (theta - problem.mean) ** 2)
     np.testing.assert_allclose(
         penalty, jnp.sum(small.precision * (inside - small.mean) ** 2), rtol=1e-12
     )
+    there = ps.map_objective(to_params(problem, theta), data, prior)
+    np.testing.assert_allclose(found.objective, there, rtol=1e-13)
+
+
+@pytest.mark.parametrize("solver", [ps.Newton(), ps.NewtonCG(), ps.LBFGS()])
+def test_a_mean_in_small_units_rounds_nothing_in_large_ones(solver):
+    """The axes mix features of any units; a mean in their coordinates is rounded to its largest entry."""
+    rng = np.random.default_rng(6)
+    units = 10.0 ** np.linspace(-6, 6, D)
+    data = ps.make_data(rng.normal(size=(N, D)) * units, rng.dirichlet(np.ones(K), size=N))
+    prior = ps.GaussianPrior(1e-5, mean=rng.normal(size=(D, K)) / units[:, None])
+    fit = ps.fit_map(data, prior, solver=solver)
+    # By feature, so that nothing is mixed.
+    wide = prior._replace(precision=np.full((D, 1), 1e-5))
+    best = ps.fit_map(data, wide, solver=ps.Newton())
+    np.testing.assert_allclose(fit.objective, best.objective, rtol=1e-13, atol=1e-15)
+    there = ps.map_objective(fit.params, data, prior)
+    np.testing.assert_allclose(fit.objective, there, rtol=1e-13, atol=1e-15)
+    assert fit.objective - best.objective <= fit.gap + 1e-15
 
 
 def test_many_rows_or_many_precisions_stay_where_they_are(data, prior):

@@ -57,7 +57,8 @@ class DescentSolver(Solver):
     row_block: int | None = None
     """Scores and probabilities exist for at most so many rows at a time; for all if ``None``. Thousands are enough to
     run at full speed. X is read up to twice as often: nothing that has a number for every row and class is kept from
-    one look at the rows to the next."""
+    one look at the rows to the next. (Rows that are fewer than the features are not divided where the prior is a single
+    precision: they have fewer scores than there are coefficients.)"""
 
     exact: ClassVar[bool] = False
     """Whether the promise is the exact Newton decrement."""

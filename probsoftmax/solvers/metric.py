@@ -123,9 +123,16 @@ def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis
     sigma = jnp.maximum(sigma, jnp.finfo(sigma.dtype).eps ** (2 / 3) / sigma.shape[0])
     likelihood = sigma[:, None] * basis.squares[None, :]
     curvature = likelihood + tau * basis.penalised[None, :]
-    floor = jnp.finfo(curvature.dtype).eps * jnp.max(curvature)
-    # No curvature: a flat direction, along which the gradient is 0 too.
-    inverse = jnp.where(curvature > floor, 1 / jnp.maximum(curvature, floor), 0)
+    eps = jnp.finfo(curvature.dtype).eps
+    # The squares are known to a rounding of the largest. No curvature: a flat direction, with a gradient of 0 too; but
+    # one that a prior penalises, however little, may be steep, where the data all but separate.
+    least = eps * jnp.where(
+        tau * basis.penalised[None, :] > 0,
+        sigma[:, None] * jnp.max(basis.squares),
+        jnp.max(curvature),
+    )
+    known = (curvature > least) | (tau * basis.penalised > 0)[None, :]
+    inverse = jnp.where(known, 1 / jnp.maximum(curvature, least), 0)
     if basis.bias is None:
         return Metric(classes, inverse, None, None)
     bias = inverse * basis.bias[None, :]

@@ -75,6 +75,8 @@ class Problem:
     """Whether it is known that every weight has a prior."""
     in_row_space: bool = field(default=False, metadata={"static": True})
     """Whether the features are coordinates in the span of the rows (``row_space.py``)."""
+    base: Float[Array, "k n"] | None = None
+    """Scores that are there before any coefficient: in the span of the rows those of the prior's mean."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,10 +110,8 @@ def make_problem(data: Data, prior: GaussianPrior, params: Params, *, standardis
     if standardise:
         features, scale, offset = standardised(features, counted, terms, has_flat_bias(prior))
     else:
-        scale, offset = (
-            jnp.ones(features.shape[1], features.dtype),
-            jnp.zeros(features.shape[1], features.dtype),
-        )
+        scale = jnp.ones(features.shape[1], features.dtype)
+        offset = jnp.zeros_like(scale)
     tau, tau_bias = terms.precision.T * scale[None, :] * scale[None, :], terms.bias_precision
     precision = jnp.concatenate([tau, tau_bias[:, None]], axis=1)
     mean = terms.mean.T / scale[None, :]
@@ -242,7 +242,8 @@ def scores_of(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n
     """Scores of a point: half a pass; nothing in row blocks. Absent classes are impossible ones."""
     if problem.in_blocks:
         return theta
-    return jnp.where(problem.absent[:, None], -jnp.inf, product(problem, theta))
+    base = 0 if problem.base is None else problem.base
+    return jnp.where(problem.absent[:, None], -jnp.inf, base + product(problem, theta))
 
 
 def product(problem: Problem, theta: Float[Array, "k m"]) -> Float[Array, "k n"]:

@@ -3,11 +3,13 @@ r"""Fewer rows than features: the fit takes place in the space that the rows spa
 A prior of one precision knows no axes, so the optimum differs from the prior's mean by a combination of the rows (the
 representer theorem). With an orthonormal basis Q of their span, :math:`X^\top = Q R`,
 
-.. math:: W = Q A + (I - Q Q^\top) M, \qquad X W = R^\top A + X (I - Q Q^\top) M = R^\top A, \qquad
-          \tfrac{\tau}{2} \|W - M\|^2 = \tfrac{\tau}{2} \|A - Q^\top M\|^2,
+.. math:: W = M + Q A, \qquad X W = X M + R^\top A, \qquad
+          \tfrac{\tau}{2} \|W - M\|^2 = \tfrac{\tau}{2} \|A\|^2,
 
-which is the same problem with n features. A pass over R costs n / d of one over X, and the principal axes
-:math:`(n / d)^3`. (Nothing asks for R to be triangular, nor for axes along which all rows are 0 to be there.)
+which is the same problem with n features and scores X M to begin with. A pass over R costs n / d of one over X, and the
+principal axes :math:`(n / d)^3`. (Nothing asks for R to be triangular, nor for axes along which all rows are 0 to be
+there. M in coordinates, A - Q^T M for A, would be rounded to the largest of its entries, in units in which they may
+be of any size.)
 """
 
 from dataclasses import replace
@@ -16,9 +18,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from probsoftmax.curvature import HIGHEST
 from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.orthonormal import Axes, along, combined, orthonormal
-from probsoftmax.solvers.problem import Problem
+from probsoftmax.solvers.problem import Problem, penalty_of, scores_of
+from probsoftmax.solvers.rows import evaluate
 from probsoftmax.solvers.solver import Solution
 
 MOST_ROWS = 1024
@@ -35,9 +39,7 @@ class RowSpace(NamedTuple):
     relative: Float[Array, " d"]
     """The scales of the features, in units of the one that they have here."""
     mean: Float[Array, "k d"]
-    """M."""
-    inside: Float[Array, "k r"]
-    """M Q, the part of it that the rows span."""
+    """M; 0 where the prior is flat."""
     slack: Float[Array, ""]
     """The square root of the nats by which the axes may mislead a gap."""
 
@@ -71,17 +73,19 @@ def in_row_space(
     # take three times as long.)
     rows = jax.lax.optimization_barrier(problem.features[:-1] / relative[:, None])
     axes = orthonormal(rows, centred, _enough(problem, rows, softest * tau, allowed))
-    mean = problem.mean[:, :-1] * relative[None, :]
-    inside = along(axes, mean)
+    mean = jnp.where(tau > 0, problem.mean[:, :-1], 0)
+    base = jnp.matmul(mean * relative[None, :], rows, precision=HIGHEST)
+    nothing = jnp.zeros_like(base)
     small = replace(
         problem,
         features=jnp.concatenate([axes.inside, problem.features[-1:]]),
-        precision=jnp.concatenate([jnp.full_like(inside, tau), problem.precision[:, -1:]], axis=1),
-        mean=jnp.concatenate([inside, problem.mean[:, -1:]], axis=1),
+        precision=jnp.concatenate([nothing + tau, problem.precision[:, -1:]], axis=1),
+        mean=jnp.concatenate([nothing, problem.mean[:, -1:]], axis=1),
         extent=jnp.max(jnp.abs(axes.inside), axis=1),
         in_row_space=True,
+        base=base,
     )
-    return small, RowSpace(axes, relative, mean, inside, SHARE * jnp.sqrt(allowed))
+    return small, RowSpace(axes, relative, mean, SHARE * jnp.sqrt(allowed))
 
 
 def _enough(problem, rows, tau, allowed):
@@ -101,21 +105,27 @@ def into(space: RowSpace | None, theta: Float[Array, "k m"]) -> Float[Array, "k 
     """Coordinates of the part of ``theta`` that matters."""
     if space is None:
         return theta
-    inside = along(space.axes, theta[:, :-1] * space.relative[None, :])
+    moved = (theta[:, :-1] - space.mean) * space.relative[None, :]
+    inside = along(space.axes, moved)
     return jnp.concatenate([inside, theta[:, -1:]], axis=1)
 
 
-def out_of(space: RowSpace | None, solution: Solution) -> Solution:
-    """A solution in the coordinates of all features."""
+def out_of(problem: Problem, space: RowSpace | None, solution: Solution) -> Solution:
+    """A solution in the coordinates of all features, those of ``problem``, and the objective there."""
     if space is None:
         return solution
     theta, gradient = solution.theta, solution.gradient
     # Of a gradient, what it does to the scores: along the rest it is 0. (One product for both.)
-    moved = jnp.concatenate([theta[:, :-1] - space.inside, gradient[:, :-1]])
-    step, slope = jnp.split(combined(space.axes, moved), 2)
-    weights = space.mean + step
+    both = jnp.concatenate([theta[:, :-1], gradient[:, :-1]])
+    step, slope = jnp.split(combined(space.axes, both), 2)
+    weights = space.mean + step / space.relative[None, :]
+    theta = jnp.concatenate([weights, theta[:, -1:]], axis=1)
+    # Not that of the coordinates, which is off by what their axes are.
+    rows = evaluate(problem, scores_of(problem, theta))
     return solution._replace(
+        theta=theta,
+        objective=rows.loss + penalty_of(problem, theta),
         gap=(jnp.sqrt(solution.gap) + space.slack) ** 2,
-        theta=jnp.concatenate([weights / space.relative[None, :], theta[:, -1:]], axis=1),
         gradient=jnp.concatenate([slope * space.relative[None, :], gradient[:, -1:]], axis=1),
+        halves=solution.halves + 1,
     )
