@@ -1,7 +1,7 @@
 """`python -m benchmarks`: every question, a table for each data set.
 
 python -m benchmarks                        all, but for the data that take an hour
-python -m benchmarks sweeps 'fits:S'        all sweeps, and the fits of data whose name begins with S
+python -m benchmarks sweeps 'fits:S'        all sweeps, and the fits of data whose name begins with S (or is that)
 python -m benchmarks --large --write        all there is, and into benchmarks/RESULTS.md
 """
 
@@ -84,7 +84,10 @@ def sections(questions: list[str], large: bool) -> Iterator[str]:
         yield f"## {question.replace('_', ' ').capitalize()}\n\n{_told(module)}\n"
         if hasattr(module, "RACES"):
             for name in module.RACES:
-                if name.startswith(beginning) and (large or name not in module.LARGE):
+                wanted = (
+                    name == beginning if beginning in module.RACES else name.startswith(beginning)
+                )
+                if wanted and (large or name not in module.LARGE):
                     with jax.enable_x64(True):
                         yield str(racing.table_of(question, name, module.race(name)))
         elif hasattr(module, "tables"):
