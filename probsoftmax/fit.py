@@ -152,7 +152,7 @@ def _optimum(data: Data, prior: GaussianPrior, init: Params, solver: Solver) -> 
     small, space = problem, None
     if solver.standardise:
         small, space = in_row_space(problem, solver.allowed(problem))
-    rows = small if small.in_row_space else in_row_blocks(small, solver.row_block)
+    rows = in_row_blocks(small, solver.row_block)
     solution = solver.solve(rows, into(space, to_theta(problem, init)))
     return report(problem, out_of(problem, space, solution))
 

@@ -115,8 +115,7 @@ def _path(data: Data, precisions: Float[Array, " l"], prior: GaussianPrior, solv
     nothing = init_params(data.features.shape[1], data.num_classes, precisions.dtype)
     everything = make_problem(data, prior, nothing, standardise=True)
     problem, space = in_row_space(everything, solver.allowed(everything), jnp.min(precisions))
-    if not problem.in_row_space:
-        problem = in_row_blocks(problem, solver.row_block)
+    problem = in_row_blocks(problem, solver.row_block)
     order = jnp.argsort(-precisions)
     fresh = FRESH_FITS if jnp.finfo(precisions.dtype).bits == 64 else 1
 

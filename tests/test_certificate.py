@@ -104,19 +104,26 @@ def test_the_gap_of_a_fit_stopped_early_bounds_its_excess(solver, tolerance):
     assert ends.count(ps.Status.MAX_STEPS) > len(ends) / 3  # many were indeed stopped early
 
 
-@pytest.mark.parametrize("make", [problems.random_problem, problems.random_few_rows])
 @pytest.mark.parametrize(
-    ("solver", "roundings"), [(ps.Newton(), 4), (ps.LBFGS(), 1000), (ps.NewtonCG(), 100)]
+    ("make", "solver", "roundings"),
+    [
+        (problems.random_problem, ps.Newton(), 4),
+        (problems.random_problem, ps.LBFGS(), 100),
+        (problems.random_problem, ps.NewtonCG(), 100),
+        (problems.random_few_rows, ps.Newton(), 4),
+        # On one of these its steps gain less than a rounding each while it is still 185 off.
+        (problems.random_few_rows, ps.LBFGS(), 1000),
+        (problems.random_few_rows, ps.NewtonCG(), 100),
+    ],
 )
-def test_no_status_lies_at_the_end(solver, roundings, make):
+def test_no_status_lies_at_the_end(make, solver, roundings):
     converged = 0
     for seed in SEEDS:
         problem, infimum = random_problem(seed, make)
         fit = jax.device_get(ps.fit_map(problem.data(), problem.prior(), solver=solver))
         assert_no_lie(fit, problem, infimum)
         assert fit.status != ps.Status.MAX_STEPS
-        # Whatever it is called: it is the optimum, but for a few roundings of the objective. (Gradients alone take
-        # L-BFGS on by less than one in 20 steps when it is still hundreds off, on one problem of these.)
+        # Whatever it is called: it is the optimum, but for a few roundings of the objective.
         excess = float(problems.objective(problem, fit.params) - infimum)
         assert excess <= roundings * problems.rounding(problem, fit.params), f"seed {seed}"
         converged += int(fit.status) == ps.Status.CONVERGED

@@ -19,11 +19,12 @@ T = TypeVar("T")
 def in_row_blocks(problem: Problem, row_block: int | None) -> Problem:
     """The same problem in as few blocks of at most ``row_block`` rows as will do; itself if that is one, or ``None``.
 
+    Itself in the space of the rows too: they are fewer than the features, and so are scores than coefficients.
     All blocks have the same number of rows: the last of them end with a row of weight 0 where there is one too few.
     Block i has the rows i, i + blocks, i + 2 blocks, ...: where rows are sharded, every device has some of each.
     """
     blocks = _blocks(problem.weights.shape[0], row_block)
-    if blocks == 1:
+    if blocks == 1 or problem.in_row_space:
         return problem
     return replace(
         problem,
