@@ -1,8 +1,11 @@
 """All cores or one: what a compiler for CPUs gains by spreading a program over them, and what it loses.
 
-Each in a process of its own that may use all cores or the first of them (Linux only). To hand work to another core
-takes as long as the work where arrays are small, and every product and every sum of a fit is handed over. A program
-cannot say that it wants one core; who runs it can: `taskset -c 0 python ...`.
+Each in a process of its own that may use all cores, all but with one thread for its linear algebra, or the first of
+them alone (Linux only). To hand work to another core takes as long as the work where arrays are small, and every
+product and every sum of a fit is handed over. And the threads that a LAPACK wakes, for the principal axes of 64
+features, turn in circles for a while after their work, in case there is more. A program cannot say that it wants one
+core, or none of that; who runs it can: `OPENBLAS_NUM_THREADS=1 python ...`, `taskset -c 0 python ...`. (Folds are
+spread over the cores by `cross_validate` itself, which holds LAPACK to one thread.)
 """
 
 import json
@@ -35,17 +38,18 @@ TURN = 3.0
 
 def tables() -> list[Table]:
     """One for each sample."""
-    header = ["", "all cores, s", "one core, s", "ratio"]
+    header = ["", "all cores, s", "one thread for LAPACK, s", "ratio", "one core, s", "ratio"]
     return [Table(name, header, [_row(name, task) for task in TASKS]) for name in SAMPLES]
 
 
 def _row(name: str, task: str) -> list[str]:
     cores = sorted(os.sched_getaffinity(0))
-    every, one = (_seconds(name, task, some) for some in (cores, cores[:1]))
-    return [task, number(every), number(one), number(one / every)]
+    every = _seconds(name, task, cores)
+    others = _seconds(name, task, cores, OPENBLAS_NUM_THREADS="1"), _seconds(name, task, cores[:1])
+    return [task, number(every), *(cell for s in others for cell in (number(s), number(s / every)))]
 
 
-def _seconds(name: str, task: str, cores: list[int]) -> float:
+def _seconds(name: str, task: str, cores: list[int], **settings: str) -> float:
     command = [sys.executable, "-m", "benchmarks.cores", name, task]
     # Threads inherit what their process may use, and JAX counts it when it starts its own.
     printed = subprocess.run(
@@ -53,6 +57,7 @@ def _seconds(name: str, task: str, cores: list[int]) -> float:
         stdout=subprocess.PIPE,
         check=True,
         text=True,
+        env=os.environ | settings,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     ).stdout
     return json.loads(printed)

@@ -3,7 +3,7 @@
 1000 bootstrap refits of wine share their X and differ in the weights of its rows; 500 few-shot tasks (10 classes, 8
 shots, 256 features) have each an X of its own. All have precision 1. Bootstraps start, whoever fits them, from the fit
 of all rows; a task starts from 0 or, in scikit-learn's loop, from the one before it. The loop may be shared out to two
-processes.
+processes, and the lanes of a ``vmap`` to two devices: one program of small arrays keeps one core busy.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,15 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import probsoftmax as ps
 from benchmarks import truth
 from benchmarks.peers import SOLVERS, Lane, optax_fit, sklearn_fits
 from benchmarks.racing import Contender, Race
 from benchmarks.samples import few_shot, wine
-from benchmarks.workers import CORES
+from benchmarks.workers import CORES, DEVICES
 from probsoftmax.fit import choose_solver
 
 ACCURACY = 1e-6
@@ -61,19 +63,19 @@ def race(name: str) -> Race:
     base = _of_all_rows(data) if name == BOOTSTRAP else None
     starts = {"warm": True, "cold": False} if base is None else {"from the fit of all rows": base}
 
-    @jax.jit
     def mapped(data: ps.Data, tolerance: jax.Array) -> ps.Fit:
         solver = replace(chosen, tolerance=tolerance)
         return _each(lambda one: ps.fit_map(one, PRIOR, solver=solver, init=base), data, axes)
 
-    @jax.jit
     def mapped_optax(data: ps.Data, tolerance: jax.Array) -> ps.Params:
         start = ps.init_params(d, k, data.features.dtype) if base is None else base
         fit = partial(optax_fit, start, precision=1.0, tolerance=tolerance)
         return _each(fit, data, axes)
 
+    laid_out, (ours, optax) = _over_devices(data, axes, mapped, mapped_optax)
+
     def with_optax(tolerance: float) -> truth.Fits:
-        return truth.Fits(*jax.block_until_ready(mapped_optax(data, jnp.asarray(tolerance))))
+        return truth.Fits(*jax.block_until_ready(optax(laid_out, jnp.asarray(tolerance))))
 
     def peer(solver: str, start: str) -> Contender:
         return Contender(
@@ -87,14 +89,14 @@ def race(name: str) -> Race:
         (
             Contender(
                 f"fit_map, vmapped, {type(chosen).__name__}",
-                lambda tolerance: truth.of_ours(mapped(data, jnp.asarray(tolerance)), n),
-                CORES,
+                lambda tolerance: truth.of_ours(ours(laid_out, jnp.asarray(tolerance)), n),
+                (*CORES, DEVICES),
                 compiles=True,
             ),
         ),
         (
             *(peer(solver, start) for start in starts for solver in SOLVERS),
-            Contender("optax.lbfgs, vmapped", with_optax, CORES, compiles=True),
+            Contender("optax.lbfgs, vmapped", with_optax, (*CORES, DEVICES), compiles=True),
         ),
         truth.of_many(data, axes, PRIOR, ACCURACY),
         TARGET,
@@ -112,6 +114,20 @@ def _of_all_rows(data: ps.Data) -> ps.Params:
 def _axes(data: ps.Data, features: int | None, weights: int | None) -> ps.Data:
     """What `jax.vmap` maps over: integers in the place of arrays."""
     return replace(cast(Any, data), features=features, labels=None, weights=weights)
+
+
+def _over_devices(data: ps.Data, axes: ps.Data, *functions: Callable) -> tuple[ps.Data, list]:
+    """The data with their lanes laid out over the devices there are, and functions of them as one program on all."""
+    mesh = Mesh(np.array(jax.devices()), ("lanes",))
+    features, weights = (
+        P() if axis is None else P("lanes") for axis in (axes.features, axes.weights)
+    )
+    layout = replace(cast(Any, data), features=features, labels=P(), weights=weights)
+    on_all = partial(
+        jax.shard_map, mesh=mesh, in_specs=(layout, P()), out_specs=P("lanes"), check_vma=False
+    )
+    places = jax.tree.map(lambda place: NamedSharding(mesh, place), layout)
+    return jax.device_put(data, places), [jax.jit(on_all(each)) for each in functions]
 
 
 def _each(fit: Callable[[ps.Data], Any], data: ps.Data, axes: ps.Data) -> Any:

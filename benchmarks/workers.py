@@ -23,16 +23,22 @@ from threadpoolctl import threadpool_limits
 from benchmarks.truth import Fits
 
 ALL_CORES, ONE_CORE = "all cores", "1 core"
+ONE_FOR_LAPACK = "1 thread for LAPACK"
+DEVICES = "2 devices"
 WAYS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "1 thread": lambda: threadpool_limits(1),
     "2 threads": lambda: threadpool_limits(2),
     "2 processes": lambda: parallel_config(n_jobs=2),
     ALL_CORES: nullcontext,
+    ONE_FOR_LAPACK: lambda: threadpool_limits(1, user_api="blas"),
     ONE_CORE: nullcontext,
+    DEVICES: nullcontext,
 }
-"""How a machine of two cores may be used: scikit-learn by the first three, XLA by the last two (``taskset``)."""
+"""How a machine of two cores may be used: scikit-learn by the first three, XLA by the others. For those a user sets
+nothing, OPENBLAS_NUM_THREADS=1, ``taskset``, and ``jax_num_cpu_devices``."""
 THREADS = ("1 thread", "2 threads")
-CORES = (ALL_CORES, ONE_CORE) if hasattr(os, "sched_setaffinity") else (ALL_CORES,)
+CORES = (ALL_CORES, ONE_FOR_LAPACK)
+CORES += (ONE_CORE,) if hasattr(os, "sched_setaffinity") else ()
 """XLA takes all that there are; only Linux can hold a process to one."""
 LOOSE = 0.1
 """The tolerance of a first run, which is not measured: programs are compiled in it, and other processes started."""
@@ -134,3 +140,5 @@ def hold_to_cores(way: str) -> None:
     """Threads inherit what their process may use, and JAX counts it when it starts its own."""
     if way == ONE_CORE:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    if way == DEVICES:
+        jax.config.update("jax_num_cpu_devices", 2)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from probsoftmax import cores
 
@@ -49,3 +50,33 @@ def test_only_values_on_one_cpu_are_small_enough():
     assert cores.small_on_one_cpu({"x": x[:10]})
     assert not cores.small_on_one_cpu({"x": x, "y": x[:10], "z": x})
     assert not jax.jit(lambda x: jnp.asarray(cores.small_on_one_cpu(x)))(x[:10])
+
+
+def threads_of_linear_algebra():
+    return {
+        each["filepath"]: each["num_threads"]
+        for each in threadpool_info()
+        if each["user_api"] == "blas"
+    }
+
+
+def test_linear_algebra_has_one_thread_for_as_long_as_somebody_asks_and_then_those_it_had():
+    x = np.linalg.eigh(np.eye(3))[1]  # so that there is a library
+    with threadpool_limits(2, user_api="blas"):
+        before, seen = threads_of_linear_algebra(), []
+        assert set(before.values()) == {2}
+
+        @partial(jax.jit, static_argnums=2)
+        def noted(x, number, how):
+            del how
+            jax.debug.callback(lambda: seen.append(set(threads_of_linear_algebra().values())))
+            return x + number
+
+        first, second = cores._HELD.to_one_thread(), cores._HELD.to_one_thread()
+        with first:
+            second.__enter__()
+            cores.map_on_cores(noted, jnp.asarray(x), 2, 0)
+        assert set(threads_of_linear_algebra().values()) == {1}
+        second.__exit__(None, None, None)
+        assert seen == [{1}, {1}]
+        assert threads_of_linear_algebra() == before

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from probsoftmax.shapes import Array, Bool, Float, Int
+from probsoftmax.solvers.lapack import cholesky, solve_with_root
 from probsoftmax.solvers.only_if import only_if
 from probsoftmax.solvers.problem import (
     Problem,
@@ -256,5 +257,5 @@ def _solve_for_bias(problem, spread, gradient):
     eye = jnp.eye(k, dtype=bool)
     matrix = spread + gauge + jnp.where(eye, tau[None, :], 0)
     scaled = matrix * root[:, None] * root[None, :] + jnp.where(eye, ridge, 0)
-    lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
-    return root * jax.scipy.linalg.cho_solve((lower, True), root * gradient)
+    lower = cholesky(scaled)
+    return root * solve_with_root(lower, root * gradient)

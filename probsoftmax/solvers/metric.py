@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.shapes import Array, Float
 from probsoftmax.solvers.hessian import gram_of, squares_of
+from probsoftmax.solvers.lapack import eigh, solve_with_root
 from probsoftmax.solvers.problem import Problem
 from probsoftmax.solvers.semidefinite import factorise
 
@@ -71,7 +72,7 @@ def principal_axes(problem: Problem) -> Basis:
     root = jax.lax.rsqrt(relative)
     gram = gram_of(problem) * root[:, None] * root[None, :]
     together = alone[:, None] == alone[None, :]
-    squares, vectors = jnp.linalg.eigh(jnp.where(together, gram, 0), symmetrize_input=False)
+    squares, vectors = eigh(jnp.where(together, gram, 0))
     flat = alone[-1] & (jnp.abs(vectors[-1]) > 0.5)
     return Basis(
         root[:, None] * vectors,
@@ -115,7 +116,7 @@ def _shrinkage(problem):
 def kronecker_metric(problem: Problem, spread: Float[Array, "k k"], basis: Basis) -> Metric:
     """The Kronecker average of the Hessian where the classes curve like ``spread``; no pass."""
     measured = basis.shrinkage[:, None] * basis.shrinkage[None, :] * spread
-    sigma, vectors = jnp.linalg.eigh(measured / problem.total_weight, symmetrize_input=False)
+    sigma, vectors = eigh(measured / problem.total_weight)
     classes = basis.shrinkage[:, None] * vectors
     precision = jnp.mean(problem.precision, axis=0)
     tau = jnp.max(precision[:-1], initial=0)
@@ -149,7 +150,7 @@ def _correction(precision, likelihood, classes, bias, basis):
     of_biases = jnp.matmul(classes.T * precision[None, :], classes, precision=HIGHEST)
     matrix = of_biases + jnp.diag(jnp.where(seen, softer, 1))
     root, lower = factorise(matrix)
-    inverse = root[:, None] * jax.scipy.linalg.cho_solve((lower, True), jnp.diag(root))
+    inverse = root[:, None] * solve_with_root(lower, jnp.diag(root))
     both = seen[:, None] & seen[None, :]
     return jnp.where(both, jnp.diag(1 / s) - inverse / (s[:, None] * s[None, :]), 0)
 

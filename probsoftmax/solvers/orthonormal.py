@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from probsoftmax.curvature import HIGHEST
 from probsoftmax.shapes import Array, Bool, Float
+from probsoftmax.solvers.lapack import cholesky, inverse_of_triangle, qr
 from probsoftmax.solvers.only_if import only_if
 
 ROUNDINGS = 4.0
@@ -70,7 +71,7 @@ def _once_more(first):
 
 
 def _by_reflections(rows):
-    axes, inside = jnp.linalg.qr(rows)
+    axes, inside = qr(rows)
     return Axes(axes, jnp.eye(len(inside), dtype=rows.dtype), inside)
 
 
@@ -81,9 +82,8 @@ def _factor(gram, ones, alone):
     """
     empty = jnp.where(jnp.diagonal(gram) > 0, 0, alone)
     gram = gram + ones[:, None] * ones[None, :] + jnp.diag(empty)
-    lower = jnp.linalg.cholesky(gram, symmetrize_input=False)
-    eye = jnp.eye(len(ones), dtype=gram.dtype)
-    return lower, jax.scipy.linalg.solve_triangular(lower, eye, lower=True)
+    lower = cholesky(gram)
+    return lower, inverse_of_triangle(lower)
 
 
 def along(axes: Axes, v: Float[Array, "k d"]) -> Float[Array, "k n"]:

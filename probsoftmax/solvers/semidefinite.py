@@ -4,29 +4,34 @@ import jax
 import jax.numpy as jnp
 
 from probsoftmax.shapes import Array, Bool, Float
+from probsoftmax.solvers.lapack import cholesky, solve_with_root
 
 REFINEMENTS = 2
 
 
 def solve_semidefinite(
-    matrix: Float[Array, "m m"], right: Float[Array, " m"]
+    matrix: Float[Array, "m m"], right: Float[Array, " m"], enough: float = 0.0
 ) -> Float[Array, " m"]:
-    """Solution of a consistent positive semidefinite system, whatever the units of its variables.
+    r"""Solution of a consistent positive semidefinite system, whatever the units of its variables.
 
-    Scaled to a unit diagonal, so that a ridge of a few roundings makes the factorisation safe where features are
-    collinear or constant; refinements with the matrix itself then take the ridge out again in every direction that
-    has curvature.
+    Scaled to a unit diagonal, A x = b, so that a ridge of a few roundings makes the factorisation safe where features
+    are collinear or constant; refinements with the matrix itself then take the ridge out again in every direction that
+    has curvature. There are none if the ridge changes the solution by less than ``enough`` of it in the norm of A,
+
+    .. math:: \|e\|_A^2 \le \tfrac14 \rho\, x^\top x \le \mathrm{enough}^2\, x^\top b ,
+
+    for :math:`e = \rho (A + \rho)^{-1} A^{-1} b`, and :math:`\rho \lambda / (\lambda + \rho)^2 \le 1/4`.
     """
-    root, lower = factorise(matrix)
-    scaled = matrix * root[:, None] * root[None, :]
+    root, scaled, ridge, lower = _factorised(matrix)
     target = root * right
 
     def refine(_: int, x: Float[Array, " m"]) -> Float[Array, " m"]:
         residual = target - jnp.matmul(scaled, x, precision=jax.lax.Precision.HIGHEST)
-        return x + jax.scipy.linalg.cho_solve((lower, True), residual)
+        return x + solve_with_root(lower, residual)
 
-    start = jax.scipy.linalg.cho_solve((lower, True), target)
-    return root * jax.lax.fori_loop(0, REFINEMENTS, refine, start)
+    start = solve_with_root(lower, target)
+    needed = ridge * jnp.sum(start**2) > 4 * enough**2 * jnp.sum(start * target)
+    return root * jax.lax.fori_loop(0, jnp.where(needed, REFINEMENTS, 0), refine, start)
 
 
 def factorise(matrix: Float[Array, "m m"]) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
@@ -36,19 +41,26 @@ def factorise(matrix: Float[Array, "m m"]) -> tuple[Float[Array, " m"], Float[Ar
     of 4 m roundings, which no matrix of m rows was seen to need more than, is a tenth of them, and still in the third
     digit after the refinements.
     """
+    root, _, _, lower = _factorised(matrix)
+    return root, lower
+
+
+def _factorised(matrix):
+    """D, D M D, the ridge, and the root of both."""
     root, scaled = _scaled(matrix)
     eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
 
     def ridged(ridge: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, "m m"]]:
         # Transposed, which changes nothing: that is how LAPACK reads it, and it spares a copy.
-        return ridge, jnp.linalg.cholesky((scaled + ridge * eye).T, symmetrize_input=False)
+        return ridge, cholesky((scaled + ridge * eye).T)
 
     def failed(carry: tuple[Float[Array, ""], Float[Array, "m m"]]) -> Bool[Array, ""]:
         return ~jnp.isfinite(carry[1][-1, -1]) & (carry[0] < 1)
 
     # A few roundings; more where they were not enough (a factorisation that fails is NaN to its last entry).
     first = ridged(jnp.asarray(_noise(matrix), matrix.dtype))
-    return root, jax.lax.while_loop(failed, lambda carry: ridged(100 * carry[0]), first)[1]
+    ridge, lower = jax.lax.while_loop(failed, lambda carry: ridged(100 * carry[0]), first)
+    return root, scaled, ridge, lower
 
 
 def factorise_exactly(
@@ -60,7 +72,7 @@ def factorise_exactly(
     roundings is a direction without curvature, and its inverse is noise.
     """
     root, scaled = _scaled(matrix)
-    lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
+    lower = cholesky(scaled)
     # A factorisation that fails is NaN, and no NaN is larger than noise.
     return root, lower, ~jnp.all(jnp.diagonal(lower) ** 2 > _noise(matrix))
 
