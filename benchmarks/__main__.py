@@ -76,12 +76,14 @@ def main() -> None:
 
 def sections(questions: list[str], large: bool) -> Iterator[str]:
     """Markdown, as it comes."""
-    start = perf_counter()
+    start, told = perf_counter(), None
     yield f"# Results\n\n{LEGEND}\n\n{machine.description()}\n"
     for asked in questions:
         question, _, beginning = asked.partition(":")
         module = QUESTIONS[question]
-        yield f"## {question.replace('_', ' ').capitalize()}\n\n{_told(module)}\n"
+        if module is not told:
+            yield f"## {question.replace('_', ' ').capitalize()}\n\n{_told(module)}\n"
+        told = module
         if hasattr(module, "RACES"):
             for name in module.RACES:
                 wanted = (
