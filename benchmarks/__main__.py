@@ -2,17 +2,17 @@
 
 python -m benchmarks                        all, but for the data that take an hour
 python -m benchmarks sweeps 'fits:S'        all sweeps, and the fits of data whose name begins with S (or is that)
-python -m benchmarks --large --write        all there is, and into benchmarks/RESULTS.md
+python -m benchmarks --large --write        all there is, and into benchmarks/RESULTS.md, which keeps other answers
 """
 
 import argparse
 import io
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from time import perf_counter
 from types import ModuleType
 
 import jax
@@ -47,15 +47,15 @@ QUESTIONS: dict[str, ModuleType] = {
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LEGEND = """\
-Written by `python -m benchmarks --write`, never by hand.
+Written by `python -m benchmarks --write`, never by hand; each answer is that of the last time its question was asked.
 
-Seconds are the shortest of runs in turns, compiled, each contender in a process of its own, which may use all cores or
-is held to one; the ratio is over the first line, ours in the faster of the two. A number behind a name is the
-tolerance, the loosest with which the worst fit is as accurate as asked. A pass is one product with X and one with its
-transpose. The gap is the worst that a fit certifies itself, the excess the worst that is true: the objective above a
-certified optimum in float64; both in nats a row. (`cross_validate` returns no coefficients: there it is the gap.) The
-first call is that of a fresh process without a cache of compiled programs. Memory is what a run adds to the process at
-its peak, the data not counted."""
+Seconds are the shortest of runs in turns, compiled, each contender in a process of its own, which may use all cores, or
+those with one thread for linear algebra, or one core; the ratio is over the first line, ours in the fastest way. A
+number behind a name is the tolerance, the loosest with which the worst fit is as accurate as asked. A pass is one
+product with X and one with its transpose. The gap is the worst that a fit certifies itself, the excess the worst that
+is true: the objective above a certified optimum in float64; both in nats a row. (`cross_validate` returns no
+coefficients: there it is the gap.) The first call is that of a fresh process without a cache of compiled programs.
+Memory is what a run adds to the process at its peak, the data not counted."""
 
 
 def main() -> None:
@@ -66,24 +66,42 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"into {RESULTS.name}, and print")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    parts = []
-    for part in sections(arguments.questions, arguments.large):
+    answers = answers_in(RESULTS.read_text()) if RESULTS.exists() else {}
+    begun = set()
+    for question, part in parts(arguments.questions, arguments.large):
         print(part, flush=True)
-        parts.append(part)
+        before = answers[question] if question in begun else ""
+        answers[question] = f"{before}{part}\n"
+        begun.add(question)
         if arguments.write:  # after every part: it takes a while, and all of it may be wanted
-            RESULTS.write_text("\n".join(parts))
+            RESULTS.write_text(document(answers))
 
 
-def sections(questions: list[str], large: bool) -> Iterator[str]:
-    """Markdown, as it comes."""
-    start, told = perf_counter(), None
-    yield f"# Results\n\n{LEGEND}\n\n{machine.description()}\n"
-    for asked in questions:
-        question, _, beginning = asked.partition(":")
+def document(answers: dict[str, str]) -> str:
+    """All answers, in the order of the questions."""
+    there = [question for question in QUESTIONS if question in answers]
+    return f"# Results\n\n{LEGEND}\n\n" + "".join(
+        f"## {_named(question)}\n\n{answers[question]}" for question in there
+    )
+
+
+def answers_in(text: str) -> dict[str, str]:
+    """Those of a document, by question: an answer stays until its question is asked again."""
+    answers = dict(re.findall(r"^## (.*)\n\n((?:(?!## ).*\n)*)", text, flags=re.MULTILINE))
+    return {
+        question: answers[name] for question in QUESTIONS if (name := _named(question)) in answers
+    }
+
+
+def parts(asked: list[str], large: bool) -> Iterator[tuple[str, str]]:
+    """Questions and, in Markdown, parts of their answers, as they come."""
+    told = None
+    for each in asked:
+        question, _, beginning = each.partition(":")
         module = QUESTIONS[question]
-        if module is not told:
-            yield f"## {question.replace('_', ' ').capitalize()}\n\n{_told(module)}\n"
-        told = module
+        if question != told:
+            yield question, f"{_told(module)}\n\n{machine.description()}\n"
+        told = question
         if hasattr(module, "RACES"):
             for name in module.RACES:
                 wanted = (
@@ -91,12 +109,15 @@ def sections(questions: list[str], large: bool) -> Iterator[str]:
                 )
                 if wanted and (large or name not in module.LARGE):
                     with jax.enable_x64(True):
-                        yield str(racing.table_of(question, name, module.race(name)))
+                        yield question, str(racing.table_of(question, name, module.race(name)))
         elif hasattr(module, "tables"):
-            yield from map(str, module.tables())
+            yield from ((question, str(table)) for table in module.tables())
         else:
-            yield f"```text\n{_printed(module)}```\n"
-    yield f"All of this took {(perf_counter() - start) / 60:.0f} minutes.\n"
+            yield question, f"```text\n{_printed(module)}```\n"
+
+
+def _named(question: str) -> str:
+    return question.replace("_", " ").capitalize()
 
 
 def _told(module: ModuleType) -> str:

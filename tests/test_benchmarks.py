@@ -6,6 +6,7 @@ Contenders without any work to do: what a benchmark measures is not tested.
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import RESULTS, answers_in, document
 from benchmarks.racing import TOLERANCES, Contender, Race, loosest, qualified
 from benchmarks.tables import Table
 from benchmarks.truth import Fits, Truth
@@ -77,3 +78,12 @@ def test_a_table_is_aligned():
         "",
         "Note.",
     ]
+
+
+def test_an_answer_stays_in_the_results_until_its_question_is_asked_again():
+    answers = {"fits": "Told.\n\n### digits\n\n| a |\n\n", "cold": "```text\n1\n```\n\n"}
+    assert answers_in(document(answers)) == answers
+    assert document(answers).index("## Fits") < document(answers).index("## Cold")
+    written = answers_in(RESULTS.read_text())
+    assert {"fits", "sweeps", "cross_validation", "many", "cold", "cost"} <= written.keys()
+    assert answers_in(document(written)) == written

@@ -49,15 +49,17 @@ FUNCTIONS = [lapack.cholesky, inverse, solved, solved_for_one, projections, prod
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("shape", [(LANES,), (3, LANES)])
+@pytest.mark.parametrize("shape", [(LANES,), (3, LANES), (0,)])
 def test_lanes_are_a_loop_whatever_their_number(function, shape):
     matrices = squares(*shape, ROWS)
     mapped = function
     for _ in shape:
         mapped = jax.vmap(mapped)
-    found = jax.jit(mapped)(matrices).reshape(-1, *mapped(matrices).shape[len(shape) :])
+    found = jax.jit(mapped)(matrices)
+    found = found.reshape(-1, *found.shape[len(shape) :])
+    alone, eps = jax.jit(function), float(jnp.finfo(found.dtype).eps)
     for one, matrix in zip(found, matrices.reshape(-1, ROWS, ROWS), strict=True):
-        expected, eps = function(matrix), float(jnp.finfo(found.dtype).eps)
+        expected = alone(matrix)
         np.testing.assert_allclose(
             one, expected, rtol=0, atol=ROUNDINGS * eps * abs(expected).max()
         )
@@ -70,8 +72,8 @@ def test_derivatives_are_those_of_a_loop(function):
     def total(matrix):
         return jnp.sum(jnp.sin(function(matrix)))
 
-    found = jax.vmap(jax.grad(total))(matrices), jax.vmap(jax.jacfwd(total))(matrices)
-    for ways in zip(*found, map(jax.grad(total), matrices), strict=True):
+    found = [jax.jit(jax.vmap(way(total)))(matrices) for way in (jax.grad, jax.jacfwd)]
+    for ways in zip(*found, map(jax.jit(jax.grad(total)), matrices), strict=True):
         for way in ways[:2]:
             np.testing.assert_allclose(way, ways[2], rtol=0, atol=1e-9 * abs(ways[2]).max())
 
@@ -124,11 +126,11 @@ def run(matrices):
         q, _ = jax.vmap(lapack.qr)(matrices)
         inverse = jax.vmap(lapack.inverse_of_triangle)(lower)
         return matrices + 1e-9 * (lower + axes + q + inverse)
-    return jax.lax.fori_loop(0, 50, again, matrices)
+    return jax.lax.fori_loop(0, 30, again, matrices)
 
 program = run.lower(matrices).compile()
 with ThreadPoolExecutor(2) as pool:
-    assert all(pool.map(lambda _: bool(jnp.all(jnp.isfinite(program(matrices)))), range(20)))
+    assert all(pool.map(lambda _: bool(jnp.all(jnp.isfinite(program(matrices)))), range(6)))
 """
 
 

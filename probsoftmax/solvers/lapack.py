@@ -4,7 +4,8 @@ A CPU's LAPACK takes matrices one by one. Of a batch, as ``vmap`` makes it, jaxl
 part, and one of those threads waits for the others: two such calls at a time, of two programs, or of two devices that
 share their threads, can wait for each other for ever. (Two fits under ``vmap`` in two threads of Python did, on two
 cores, and so did one fit whose lanes were laid out over two simulated devices.) What is too little work to be divided
-is done at once, and no more is asked for here. It takes no longer: the cores of a small fit are better used by another.
+is done at once, and no more is asked for here. On two cores it takes no longer: those of a small fit are better used
+by another.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def _undivided(cost: Callable[..., int]) -> Callable[[Lapack], Lapack]:
         def at_once(*matrices: Array) -> int:
             # As even parts as can be: what is left over is compiled once more.
             lanes, most = len(matrices[0]), max(1, (DIVIDED - 1) // max(1, cost(*matrices)))
-            return -(-lanes // -(-lanes // most))
+            return -(-lanes // max(1, -(-lanes // most)))
 
         @call.def_vmap
         def of_a_batch(size: int, batched: list[bool], *matrices: Array) -> tuple[Any, Any]:
