@@ -26,6 +26,7 @@ from probsoftmax.numerics import compute_dtype
 from probsoftmax.posterior.full import FullPosterior, laplace
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.shapes import Array, Bool, Float, Int
+from probsoftmax.solvers.lapack import eigh
 from probsoftmax.solvers.status import Status
 
 MAX_TRIALS = 400
@@ -219,7 +220,7 @@ def _newton(state: _Climb, free: Float[Array, " h"], least: float) -> Float[Arra
     matrix = jnp.where(
         fixed[:, None] | fixed[None, :], jnp.eye(free.size, dtype=free.dtype), state.curvature
     )
-    sizes, axes = jnp.linalg.eigh(matrix)
+    sizes, axes = eigh(matrix)
 
     def inverse(slope: Float[Array, " h"]) -> Float[Array, " h"]:
         along = jnp.matmul(slope, axes, precision=HIGHEST)

@@ -23,6 +23,7 @@ from probsoftmax.posterior.full import log_determinant_of_root, log_determinant_
 from probsoftmax.posterior.mode import Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.shapes import Array, Float, Int
+from probsoftmax.solvers.lapack import inverse_of_triangle, solve_triangle
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.semidefinite import factorise_exactly
 
@@ -126,7 +127,7 @@ def _evidence(
     matrix = dense_hessian(mode.problem, mode.scores)
     root, lower, singular = factorise_exactly(jax.lax.stop_gradient(matrix))
     slope = jax.lax.stop_gradient(mode.slope).reshape(-1)
-    white = jax.scipy.linalg.solve_triangular(lower, root * slope, lower=True)
+    white = solve_triangle(lower, root * slope)
     decrement = 0.5 * jnp.sum(white * white)
     trouble = unconverged(trouble_of(mode, decrement, singular), decrement)
     log_det = log_determinant_on_centred(mode, matrix, log_determinant(matrix))
@@ -162,6 +163,6 @@ def _log_determinant_jvp(primals, tangents):
     """tr(M^-1 dM): one inverse, and no differentiation of the factorisation."""
     (matrix,), (moved,) = primals, tangents
     root, lower, _ = factorise_exactly(matrix)
-    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.diag(root), lower=True)
+    inverse = inverse_of_triangle(lower) * root[None, :]
     inverse = jnp.matmul(inverse.T, inverse, precision=HIGHEST)
     return log_determinant_of_root(root, lower), jnp.sum(inverse * moved)

@@ -33,6 +33,7 @@ from probsoftmax.prior import GaussianPrior
 from probsoftmax.shapes import Array, Float, Int, PRNGKeyArray
 from probsoftmax.solvers.conjugate_gradients import Operator
 from probsoftmax.solvers.hessian import hessian_at
+from probsoftmax.solvers.lapack import eigh
 
 
 class EvidenceEstimate(NamedTuple):
@@ -164,5 +165,5 @@ def log_quadratic_form(
 
     _, (alpha, beta) = jax.lax.scan(advance, basis, jnp.arange(steps))
     tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
-    nodes, vectors = jnp.linalg.eigh(tridiagonal)
+    nodes, vectors = eigh(tridiagonal)
     return norm**2 * jnp.sum(vectors[0] ** 2 * jnp.log(nodes))

@@ -16,6 +16,7 @@ from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.shapes import Array, Float, Int
+from probsoftmax.solvers.lapack import inverse_of_triangle, solve_transposed
 from probsoftmax.solvers.newton import dense_hessian
 from probsoftmax.solvers.semidefinite import factorise_exactly
 
@@ -41,9 +42,7 @@ class FullPosterior(Posterior):
 
     def squared_distance(self, deviation: Float[Array, "k m"]) -> Float[Array, ""]:
         """The square of R^-T times the deviation, which has no part along the shifts."""
-        white = jax.scipy.linalg.solve_triangular(
-            self.inverse_root, deviation.reshape(-1), trans=1, lower=True
-        )
+        white = solve_transposed(self.inverse_root, deviation.reshape(-1))
         return jnp.sum(white * white)
 
     def covariance_times(self, slope: Float[Array, "k m"]) -> Float[Array, "k m"]:
@@ -128,7 +127,7 @@ def _laplace(
     params, mode = find_mode(params, data, prior)
     matrix = dense_hessian(mode.problem, mode.scores)
     root, lower, singular = factorise_exactly(matrix)
-    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.diag(root), lower=True)
+    inverse = inverse_of_triangle(lower) * root[None, :]
     white = jnp.matmul(inverse, mode.slope.reshape(-1), precision=HIGHEST)
     trouble = trouble_of(mode, 0.5 * jnp.sum(white * white), singular)
     valid = trouble == 0

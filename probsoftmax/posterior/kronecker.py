@@ -27,6 +27,7 @@ from probsoftmax.posterior.gaussian import Posterior
 from probsoftmax.posterior.mode import Mode, Trouble, find_mode, raise_if, trouble_of
 from probsoftmax.prior import GaussianPrior
 from probsoftmax.shapes import Array, Bool, Float, Int
+from probsoftmax.solvers.lapack import eigh
 from probsoftmax.solvers.rows import spread_of_classes
 
 FLAT = 1e-6
@@ -171,7 +172,7 @@ def kronecker_axes(mode: Mode) -> KroneckerAxes:
     spread = spread_of_classes(problem, p)
     # The shift of all classes has no curvature. Lifted above the others it is an axis of its own, and the last.
     lift = 1 + 2 * jnp.trace(spread)
-    classes = jnp.linalg.eigh(spread + lift / k)[1].at[:, -1].set(k**-0.5)
+    classes = eigh(spread + lift / k)[1].at[:, -1].set(k**-0.5)
 
     tau = jnp.mean(problem.precision, axis=0)
     largest = jnp.max(tau)
@@ -184,7 +185,7 @@ def kronecker_axes(mode: Mode) -> KroneckerAxes:
     # A flat bias is an axis of its own: the features are centred by the same weights, so only rounding is dropped.
     bias = jnp.arange(m) == m - 1
     apart = flat[-1] & (bias[:, None] != bias[None, :])
-    axes = jnp.linalg.eigh(jnp.where(apart, 0, gram))[1]
+    axes = eigh(jnp.where(apart, 0, gram))[1]
 
     along = jnp.matmul(rows, axes, precision=HIGHEST) ** 2
     curvature = _curvature_along(p, classes) * problem.weights[None, :]

@@ -1,4 +1,4 @@
-"""Factorisations for fits in many lanes, many programs and on many devices at once.
+"""Factorisations and systems in many lanes, many programs and on many devices at once.
 
 A CPU's LAPACK takes matrices one by one. Of a batch, as ``vmap`` makes it, jaxlib gives every thread of the device a
 part, and one of those threads waits for the others: two such calls at a time, of two programs, or of two devices that
@@ -112,21 +112,46 @@ def inverse_of_triangle(lower: Float[Array, "m m"]) -> Float[Array, "m m"]:
     return jnp.block([[above, jnp.zeros((half, m - half), lower.dtype)], [left, right]])
 
 
+def solve_triangle(lower: Float[Array, "m m"], right: Float[Array, "m *r"]) -> Float[Array, "m *r"]:
+    """L^-1 times ``right``, a vector or a matrix."""
+    return _below(lower, right.reshape(len(right), -1)).reshape(right.shape)
+
+
+def solve_transposed(
+    lower: Float[Array, "m m"], right: Float[Array, "m *r"]
+) -> Float[Array, "m *r"]:
+    """L^-T times ``right``, a vector or a matrix."""
+    return _above(lower, right.reshape(len(right), -1)).reshape(right.shape)
+
+
 def solve_with_root(
     lower: Float[Array, "m m"], right: Float[Array, "m *r"]
 ) -> Float[Array, "m *r"]:
     """(L L^T)^-1 times ``right``, a vector or a matrix."""
-    return _both(lower, right.reshape(len(right), -1)).reshape(right.shape)
+    return solve_transposed(lower, solve_triangle(lower, right))
 
 
-@_undivided(lambda lower, right: lower.shape[-1] * right.shape[-2] * right.shape[-1])
+def solve(matrix: Float[Array, "m m"], right: Float[Array, " m"]) -> Float[Array, " m"]:
+    """M^-1 times ``right``."""
+    return _any(matrix, right[:, None])[:, 0]
+
+
+def _columns(matrix, right):
+    return matrix.shape[-1] ** 2 * right.shape[-1]
+
+
+@_undivided(_columns)
 def _below(lower, right):
     return jax.lax.linalg.triangular_solve(lower, right, left_side=True, lower=True)
 
 
-@_undivided(lambda lower, right: lower.shape[-1] * right.shape[-2] * right.shape[-1])
-def _both(lower, right):
-    half = jax.lax.linalg.triangular_solve(lower, right, left_side=True, lower=True)
+@_undivided(_columns)
+def _above(lower, right):
     return jax.lax.linalg.triangular_solve(
-        lower, half, left_side=True, lower=True, transpose_a=True
+        lower, right, left_side=True, lower=True, transpose_a=True
     )
+
+
+@_undivided(lambda matrix, right: matrix.shape[-1] ** 2 * max(matrix.shape[-1], right.shape[-1]))
+def _any(matrix, right):
+    return jnp.linalg.solve(matrix, right)

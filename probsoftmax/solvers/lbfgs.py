@@ -17,6 +17,7 @@ from probsoftmax.curvature import HIGHEST
 from probsoftmax.shapes import Array, Bool, Float, Int
 from probsoftmax.solvers.continuation import descend_in_stages
 from probsoftmax.solvers.descent import DescentSolver, Direction, Point
+from probsoftmax.solvers.lapack import solve_transposed, solve_triangle
 from probsoftmax.solvers.metric import (
     Basis,
     Metric,
@@ -220,13 +221,13 @@ def inverse_times(memory: Memory, gradient: Float[Array, "k m"]) -> Float[Array,
     change = changes[newest].reshape(gradient.shape)
     product = memory.products[newest, newest]
 
-    u = jax.scipy.linalg.solve_triangular(upper, against(steps, gradient))
+    u = solve_transposed(upper.T, against(steps, gradient))
     r, moved = jax.vmap(partial(apply_inverse, memory.metric, memory.basis))(
         jnp.stack([gradient - combined(changes, u), change])
     )
     scaled = jnp.clip(product / jnp.sum(change * moved), 1 / FAR, FAR)
     r *= jnp.where(memory.usable[newest], scaled, 1)
-    v = jax.scipy.linalg.solve_triangular(upper, diagonal * u - against(changes, r), trans=1)
+    v = solve_triangle(upper.T, diagonal * u - against(changes, r))
     return r + combined(steps, v)
 
 

@@ -16,11 +16,13 @@ def solve_semidefinite(
 
     Scaled to a unit diagonal, A x = b, so that a ridge of a few roundings makes the factorisation safe where features
     are collinear or constant; refinements with the matrix itself then take the ridge out again in every direction that
-    has curvature. There are none if the ridge changes the solution by less than ``enough`` of it in the norm of A,
+    has curvature. With the ridge it is x, :math:`(A + \rho)\, x = b`, and short of the solution by
+    :math:`e = \rho A^{-1} x`. In directions of no less curvature than the ridge
 
-    .. math:: \|e\|_A^2 \le \tfrac14 \rho\, x^\top x \le \mathrm{enough}^2\, x^\top b ,
+    .. math:: e^\top A\, e = \rho^2 x^\top A^{-1} x \le \rho\, x^\top x ,
 
-    for :math:`e = \rho (A + \rho)^{-1} A^{-1} b`, and :math:`\rho \lambda / (\lambda + \rho)^2 \le 1/4`.
+    and there are no refinements if that is at most :math:`\mathrm{enough}^2\, x^\top b`, which is below the square
+    of the solution itself in the norm of A.
     """
     root, scaled, ridge, lower = _factorised(matrix)
     target = root * right
@@ -30,7 +32,7 @@ def solve_semidefinite(
         return x + solve_with_root(lower, residual)
 
     start = solve_with_root(lower, target)
-    needed = ridge * jnp.sum(start**2) > 4 * enough**2 * jnp.sum(start * target)
+    needed = ridge * jnp.sum(start**2) > enough**2 * jnp.sum(start * target)
     return root * jax.lax.fori_loop(0, jnp.where(needed, REFINEMENTS, 0), refine, start)
 
 
