@@ -146,13 +146,15 @@ def test_a_label_that_is_no_class_diverges(label):
         assert not jnp.isfinite(fit.objective)
 
 
-def test_a_feature_that_is_no_number_diverges():
+@pytest.mark.parametrize("absent", [0, 1])
+@pytest.mark.parametrize("solver", [*SOLVERS, ps.FirstOrder(optax.sgd(0.1), steps=0)])
+def test_a_feature_that_is_no_number_diverges(solver, absent):
+    # Of a class without an example there is nothing to say either: SEPARATED would call the rest fitted.
     for bad in (np.nan, np.inf):
         features = PROBLEM.features.copy()
         features[3, 1] = bad
-        fit = ps.fit_map(
-            PROBLEM._replace(features=features).data(), PROBLEM.prior(), solver=ps.Newton()
-        )
+        wrong = PROBLEM._replace(features=features, bias_precision=np.zeros(3 + absent))
+        fit = ps.fit_map(wrong.data(), ps.GaussianPrior(0.3), solver=solver)
         assert fit.status == Status.DIVERGED
 
 

@@ -240,9 +240,9 @@ def _look(solver, problem, state, allowed):
     status = jnp.where(stalled >= solver.patience, Status.PRECISION_FLOOR, Status.MAX_STEPS)
     status = jnp.where(proven, Status.CONVERGED, status)
     status = jnp.where(proof, Status.SEPARATED, status)
-    status = jnp.where(finite, status, Status.DIVERGED)
-    ended = exhausted | (status != Status.MAX_STEPS)
+    ended = exhausted | (status != Status.MAX_STEPS) | ~finite
     status = jnp.where(ended & jnp.any(problem.absent), Status.SEPARATED, status)
+    status = jnp.where(finite, status, Status.DIVERGED)
     # There is nothing to learn from where the fit began.
     before = jax.tree.map(lambda new, old: jnp.where(first, new, old), point, state.point)
     return state._replace(

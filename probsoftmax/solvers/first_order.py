@@ -81,6 +81,7 @@ class FirstOrder(Solver):
         )
         ahead = point.theta.at[:, -1].add(point.ahead)
         separated = jnp.any(problem.absent) | separates(problem, ahead, point.scores)
+        known = jnp.isfinite(point.objective)
         status = jnp.where(verdict.optimal, Status.CONVERGED, Status.MAX_STEPS)
         status = jnp.where(separated, Status.SEPARATED, status)
         return Solution(
@@ -90,5 +91,5 @@ class FirstOrder(Solver):
             point.gradient,
             jnp.asarray(self.steps, jnp.int32),
             (2 * passes + verdict.halves).astype(jnp.int32),
-            jnp.where(finite, status, Status.DIVERGED).astype(jnp.int32),
+            jnp.where(finite & known, status, Status.DIVERGED).astype(jnp.int32),
         )

@@ -102,14 +102,11 @@ def inverse_of_triangle(lower: Float[Array, "m m"]) -> Float[Array, "m m"]:
     m, half = len(lower), len(lower) // 2
     if m <= TRIANGLE:
         return _below(lower, jnp.eye(m, dtype=lower.dtype))
-    above, right = (
-        inverse_of_triangle(lower[:half, :half]),
-        inverse_of_triangle(lower[half:, half:]),
-    )
-    left = -jnp.matmul(
-        jnp.matmul(right, lower[half:, :half], precision=HIGHEST), above, precision=HIGHEST
-    )
-    return jnp.block([[above, jnp.zeros((half, m - half), lower.dtype)], [left, right]])
+    a, b, c = lower[:half, :half], lower[half:, :half], lower[half:, half:]
+    a_inverse, c_inverse = inverse_of_triangle(a), inverse_of_triangle(c)
+    mixed = -jnp.matmul(jnp.matmul(c_inverse, b, precision=HIGHEST), a_inverse, precision=HIGHEST)
+    nothing = jnp.zeros((half, m - half), lower.dtype)
+    return jnp.block([[a_inverse, nothing], [mixed, c_inverse]])
 
 
 def solve_triangle(lower: Float[Array, "m m"], right: Float[Array, "m *r"]) -> Float[Array, "m *r"]:
